@@ -1,0 +1,21 @@
+"""The MACs of FNet by hand, without torch: its linear layers. The Fourier transforms are counted apart."""
+
+from __future__ import annotations
+
+from zoo_fnet import patches
+
+
+def closed_form(size: int, width: int, depth: int, ff_ratio: int, max_positions: int, dropout: float) -> int:
+    """Return the MACs of one text: the projection of the embeddings, the feed-forward layers, the pooler."""
+    n, d = size, width
+    feed_forward = 2 * n * d * ff_ratio * d
+    return n * d**2 + depth * feed_forward + d**2
+
+
+def closed_form_vision(
+    size: int | tuple[int, int], num_classes: int, patch_size: int, width: int, depth: int, mlp_ratio: float
+) -> int:
+    """Return the MACs of one image: the patch convolution, the MLPs, the classifier."""
+    n, d = patches(size, patch_size), width
+    mlp = 2 * n * d * int(mlp_ratio * d)
+    return n * d * 3 * patch_size**2 + depth * mlp + d * num_classes

@@ -1,0 +1,184 @@
+"""FNet (Lee-Thorp et al. 2021): attention replaced by Re(FFT over the tokens of FFT over the channels).
+
+Written from the paper, structured as the JAX original (google-research/f_net) and its port in transformers
+(modeling_fnet.py), both Apache-2.0, so that their weights map one to one:
+
+    embeddings.{word,position,token_type}_embeddings, .LayerNorm, .projection
+                                              -> embeddings.{word,position,kind}, .norm, .projection
+    encoder.layer.N.fourier.output.LayerNorm  -> layers.N.mixing_norm
+    encoder.layer.N.{intermediate,output}.dense, .output.LayerNorm  -> layers.N.{expand,contract}, .norm
+    pooler.dense                              -> pooler
+
+What is different:
+
+1. No padding mask, no heads of pre-training: the Fourier transform cannot leave padding out, and the zoo has none.
+2. The transform is always the FFT, never a product with DFT matrices.
+3. Biases start at zero (the JAX original draws those of the expanding layer from N(0, 0.02) too).
+
+:class:`FNetVision` is not the paper's: see there.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo import ZooError
+from zoo_fnet import VOCABULARY, patches
+
+KINDS = 4  # types of token: the paper pre-trains with four segments
+
+
+# -- layers --------------------------------------------------------------------------------------------------
+
+
+def fourier_mix(x: Tensor, norm: Literal["backward", "ortho"] = "backward") -> Tensor:
+    """Return the real part of the 2-D Fourier transform over tokens and channels: (B, N, d) -> (B, N, d), same dtype.
+
+    Computed in float32 (float64 stays) whatever autocast says: FFTs know no bfloat16, and float16 only where N and d
+    are powers of two. Not scaled (``"backward"``), the largest terms grow with N and d and may pass float16's 65,504.
+    """
+    device = x.device.type
+    cast = torch.amp.is_autocast_available(device)
+    with torch.autocast(device, enabled=False) if cast else nullcontext():
+        wide = x if x.dtype == torch.float64 else x.float()
+        mixed: Tensor = torch.fft.fft2(wide, dim=(-2, -1), norm=norm)  # complex
+    return mixed.real.to(x.dtype)
+
+
+class Embeddings(nn.Module):
+    """Word + position + type, normalised and projected: (B, N) ids -> (B, N, d)."""
+
+    def __init__(self, width: int, max_positions: int, dropout: float) -> None:
+        super().__init__()
+        self.word = nn.Embedding(VOCABULARY, width)
+        self.position = nn.Embedding(max_positions, width)
+        self.kind = nn.Embedding(KINDS, width)
+        self.norm = nn.LayerNorm(width, eps=1e-12)
+        self.projection = nn.Linear(width, width)  # "hidden_mapping_in" of the JAX original
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, ids: Tensor, kinds: Tensor) -> Tensor:
+        """Embed token ids and their types, both (B, N) int64."""
+        positions = self.position.weight[: ids.shape[1]]  # (N, d)
+        x = self.norm(self.word(ids) + self.kind(kinds) + positions)  # (B, N, d)
+        embedded: Tensor = self.dropout(self.projection(x))
+        return embedded
+
+
+class Layer(nn.Module):
+    """One encoder layer, post-norm: x = LN(x + Re FFT2(x)); x = LN(x + FFN(x))."""
+
+    def __init__(self, width: int, ff_width: int, dropout: float) -> None:
+        super().__init__()
+        self.mixing_norm = nn.LayerNorm(width, eps=1e-12)
+        self.expand = nn.Linear(width, ff_width)
+        self.contract = nn.Linear(ff_width, width)
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(width, eps=1e-12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix the tokens, then the channels of each: (B, N, d) -> (B, N, d)."""
+        x = self.mixing_norm(x + fourier_mix(x))  # neither dropout nor a scale in the mixing
+        h = F.gelu(self.expand(x), approximate="tanh")  # (B, N, ff)
+        mixed: Tensor = self.norm(x + self.dropout(self.contract(h)))
+        return mixed
+
+
+class VisionBlock(nn.Module):
+    """One block of ViT, pre-norm, with Fourier mixing: x = x + Re FFT2(LN(x)) / sqrt(N d); x = x + MLP(LN(x))."""
+
+    def __init__(self, width: int, mlp_width: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.expand = nn.Linear(width, mlp_width)
+        self.contract = nn.Linear(mlp_width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix the tokens, then the channels of each: (B, N, d) -> (B, N, d)."""
+        x = x + fourier_mix(self.norm1(x), norm="ortho")
+        out: Tensor = x + self.contract(F.gelu(self.expand(self.norm2(x))))
+        return out
+
+
+# -- models --------------------------------------------------------------------------------------------------
+
+
+class FNet(nn.Module):
+    """The encoder of a text."""
+
+    def __init__(self, width: int, depth: int, ff_width: int, max_positions: int, dropout: float) -> None:
+        super().__init__()
+        self.embeddings = Embeddings(width, max_positions, dropout)
+        self.layers = nn.ModuleList(Layer(width, ff_width, dropout) for _ in range(depth))
+        self.pooler = nn.Linear(width, width)
+        self.apply(init_weights)
+
+    def forward(self, ids: Tensor, kinds: Tensor | None = None) -> dict[str, Tensor]:
+        """Encode token ids (B, N) int64, of types ``kinds`` (B, N) int64, all 0 when left out.
+
+        Returns ``hidden`` (B, N, d), the tokens after the last layer, and ``pooled`` (B, d), the tanh of a linear map
+        of token 0.
+        """
+        x: Tensor = self.embeddings(ids, torch.zeros_like(ids) if kinds is None else kinds)  # (B, N, d)
+        for layer in self.layers:
+            x = layer(x)
+        return {"hidden": x, "pooled": torch.tanh(self.pooler(x[:, 0]))}
+
+
+class FNetVision(nn.Module):
+    """A ViT with Fourier mixing instead of attention. Not the paper's, which has no image model.
+
+    Three things follow from the mixing: it is scaled to keep the norm ("ortho"), for a pre-norm block has no
+    LayerNorm after it; its images have no class token, but the mean of the patches, so that N keeps small factors
+    and the FFT its speed (197 is a prime, 196 is not); and a size has its own position embeddings, as in ViT.
+    """
+
+    def __init__(self, n: int, num_classes: int, patch_size: int, width: int, depth: int, mlp_width: int) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, patch_size, patch_size)
+        self.position = nn.Parameter(torch.empty(1, n, width))
+        self.blocks = nn.ModuleList(VisionBlock(width, mlp_width) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.head = nn.Linear(width, num_classes)
+        self.apply(init_weights)
+        nn.init.normal_(self.position, std=0.02)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify images (B, 3, H, W): logits (B, num_classes)."""
+        x = self.patches(images).flatten(2).transpose(1, 2) + self.position  # (B, n, d)
+        for block in self.blocks:
+            x = block(x)
+        logits: Tensor = self.head(self.norm(x).mean(dim=1))
+        return logits
+
+
+def init_weights(module: nn.Module) -> None:
+    """Draw the weights of linear layers and embeddings from N(0, 0.02); biases start at zero."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)
+
+
+# -- built by name -------------------------------------------------------------------------------------------
+
+
+def build(size: int, width: int, depth: int, ff_ratio: int, max_positions: int, dropout: float) -> nn.Module:
+    """Return an FNet for texts of up to ``max_positions`` tokens. ZooError when ``size`` is longer."""
+    if size > max_positions:
+        raise ZooError(f"an FNet with max_positions={max_positions} cannot read {size} tokens; give it more positions")
+    return FNet(width, depth, ff_ratio * width, max_positions, dropout)
+
+
+def build_vision(
+    size: int | tuple[int, int], num_classes: int, patch_size: int, width: int, depth: int, mlp_ratio: float
+) -> nn.Module:
+    """Return an FNet for images of ``size``."""
+    n = patches(size, patch_size)
+    return FNetVision(n, num_classes, patch_size, width, depth, int(mlp_ratio * width))

@@ -1,0 +1,70 @@
+"""MLP-Mixer: the seven variants of the paper and a small one for two cores. Wraps timm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from zoo import ModelSpec, hookimpl, image_classifier
+
+
+def tokens(size: int | tuple[int, int], patch_size: int, **options: object) -> int:
+    """Return how many tokens an image becomes: its patches, there is no class token."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return (height // patch_size) * (width // patch_size)
+
+
+# What is the same in every variant. The shape of a variant is its options, so each is also an axis of a suite.
+COMMON: dict[str, Any] = {
+    "family": "mixer",
+    "build": "zoo_mixer.model:build",
+    "closed_form": "zoo_mixer.macs:closed_form",
+    "paper": "https://arxiv.org/abs/2105.01601",
+    "licence": "Apache-2.0",
+}
+
+
+def mixer(
+    name: str,
+    patch_size: int,
+    width: int,
+    depth: int,
+    published: str = "",
+    default: int = 224,
+    num_classes: int = 1000,
+    notes: str = "",
+) -> ModelSpec:
+    """Return the spec of one variant; ``published`` is its name in the published numbers."""
+    options: dict[str, Any] = {
+        "num_classes": num_classes,
+        "patch_size": patch_size,
+        "width": width,
+        "depth": depth,
+        "token_ratio": 0.5,
+        "channel_ratio": 4.0,
+    }
+    return ModelSpec(
+        name,
+        options=options,
+        published=("MLP-Mixer", published) if published else None,
+        notes=notes,
+        **COMMON,
+        **image_classifier(
+            default, multiple_of="patch_size", tokens=tokens, rebuilds="token-mixing MLPs are as wide as the patches"
+        ),
+    )
+
+
+@hookimpl
+def zoo_models() -> Iterator[ModelSpec]:
+    """Yield Mixer-S to Mixer-H (paper, Table 1) and ``mixer_nano``."""
+    notes = "the paper prints parameters without the classifier head"
+    yield mixer("mixer_s32", 32, 512, 8, "S/32", notes=notes)
+    yield mixer("mixer_s16", 16, 512, 8, "S/16", notes=notes)
+    yield mixer("mixer_b32", 32, 768, 12, "B/32", notes=notes)
+    yield mixer("mixer_b16", 16, 768, 12, "B/16", notes=notes)
+    yield mixer("mixer_l32", 32, 1024, 24, "L/32", notes=notes)
+    yield mixer("mixer_l16", 16, 1024, 24, "L/16", notes=notes)
+    yield mixer("mixer_h14", 14, 1280, 32, "H/14", notes=notes)
+    notes = "not a variant of the paper: small enough for two cores"
+    yield mixer("mixer_nano", 4, 64, 5, default=32, num_classes=10, notes=notes)

@@ -1,0 +1,306 @@
+"""The run: whatever a model does is a row with status and reason; nothing is left running and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+import zoo as zoo_
+from zoo import store
+
+HOSTILE = """
+import os, subprocess, sys, time
+import torch
+from torch import nn
+from zoo import ModelSpec, hookimpl, image_classifier
+
+MARK = {mark!r}
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 10)
+
+    def forward(self, x):
+        if x.device.type == "cpu" and not isinstance(x, torch._subclasses.FakeTensor):
+            self.misbehave()
+        return self.linear(x.mean(dim=(2, 3)))
+
+    def misbehave(self):
+        pass
+
+class Exits(Model):
+    def misbehave(self):
+        os._exit(1)
+
+class ExitsOnMeta(Model):
+    def forward(self, x):
+        os._exit(1)
+
+class Greedy(Model):
+    def misbehave(self):
+        kept = []
+        while True:
+            kept.append(torch.ones(1 << 22))
+
+class Sleeper(Model):
+    def misbehave(self):
+        time.sleep(10_000)
+
+class Parent(Model):
+    def misbehave(self):
+        subprocess.Popen([sys.executable, "-c", f"import time; time.sleep(10_000) # {{MARK}}"])
+
+class Daemon(Model):
+    def misbehave(self):
+        code = f"import time; time.sleep(10_000) # {{MARK}}"
+        subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+
+class Printer(Model):
+    def misbehave(self):
+        print('{{"ready": true}}')
+        os.write(1, b'{{"values": {{}}}}\\n' * 100)
+
+class Crasher(Model):
+    def misbehave(self):
+        os.kill(os.getpid(), 11)
+
+class Wrong(Model):
+    def misbehave(self):
+        raise ValueError("this model has\\na bug")
+
+def exits(size): return Exits()
+def exits_on_meta(size): return ExitsOnMeta()
+def greedy(size): return Greedy()
+def sleeper(size): return Sleeper()
+def parent(size): return Parent()
+def daemon(size): return Daemon()
+def printer(size): return Printer()
+def crasher(size): return Crasher()
+def wrong(size): return Wrong()
+def healthy(size): return Model()
+def no_module(size): return 3
+
+@hookimpl
+def zoo_models():
+    for build in (exits, exits_on_meta, greedy, sleeper, parent, daemon, printer, crasher, wrong, healthy, no_module):
+        yield ModelSpec(build.__name__, build=build, **image_classifier(default=32))
+"""
+
+CRASHES_AT_IMPORT = """
+from zoo import ModelSpec, hookimpl, image_classifier
+
+@hookimpl
+def zoo_models():
+    yield ModelSpec("dies_at_import", build="dies_at_import_model:build", options={}, **image_classifier(default=32))
+    yield ModelSpec("not_there", build="dies_at_import_model_2:build", options={}, **image_classifier(default=32))
+"""
+
+SUITE = """
+schema: 1
+groups:
+  - models: [{models}]
+    axes: {{size: [32]}}
+    metrics: [params, macs, latency]
+    limits: {{time: {time}, memory: 1 GiB}}
+"""
+
+
+@pytest.fixture
+def run_hostile(tmp_path):
+    """Run hostile models in one suite; return the process and the newest value of each (model, metric)."""
+
+    def run(*models: str, time: float = 60, more: str = ""):
+        mark = f"zoo-test-{os.getpid()}-{tmp_path.name}"
+        (tmp_path / "hostile.py").write_text(HOSTILE.format(mark=mark))
+        (tmp_path / "trial.yaml").write_text(SUITE.format(models=", ".join(models), time=time) + more)
+        command = [sys.executable, "-m", "zoo.cli", "run", "trial.yaml", "--plugin", "hostile.py"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False)
+        assert "Traceback" not in done.stderr, done.stderr
+        left = [p for p in psutil.process_iter(["cmdline"]) if mark in " ".join(p.info["cmdline"] or [])]
+        assert not left, "something is left running"
+        found = {}
+        for record in store.load(tmp_path / "results" / "trial").records:
+            found |= {(record.case.model, name): value for name, value in record.metrics.items()}
+        return done, found
+
+    return run
+
+
+@pytest.mark.slow
+def test_every_misbehaviour_is_a_row_and_the_run_goes_on(run_hostile):
+    done, found = run_hostile(
+        "exits", "exits_on_meta", "greedy", "parent", "daemon", "printer", "crasher", "wrong", "no_module", "healthy"
+    )
+    assert done.returncode == 1
+    status = {key: value.status for key, value in found.items()}
+    reason = {key: value.reason for key, value in found.items()}
+    assert status["exits", "latency"] == "killed"
+    assert "exit code 1 in sampling latency" in reason["exits", "latency"]
+    assert status["exits", "macs"] == "ok"
+    assert status["exits_on_meta", "params"] == "ok"
+    assert status["exits_on_meta", "macs"] == "killed"
+    assert status["greedy", "latency"] == "oom"
+    assert status["parent", "latency"] == "ok"
+    assert status["daemon", "latency"] == "ok"
+    assert status["printer", "latency"] == "ok"
+    assert status["crasher", "latency"] == "killed"
+    assert "signal 11" in reason["crasher", "latency"]
+    assert status["wrong", "latency"] == "error"
+    assert "ValueError: this model has a bug (hostile.py:" in reason["wrong", "latency"]
+    assert status["no_module", "params"] == "error"
+    assert "expected an nn.Module" in reason["no_module", "params"]
+    assert [status["healthy", m] for m in ("params", "macs", "latency")] == ["ok", "ok", "ok"]
+    assert '"ready"' not in done.stdout
+
+
+def test_model_that_sleeps_for_ever_times_out(run_hostile):
+    began = time.monotonic()
+    done, found = run_hostile("sleeper", "healthy", time=12)
+    assert time.monotonic() - began < 90
+    assert done.returncode == 0
+    assert found["sleeper", "macs"].status == "ok"
+    assert found["sleeper", "latency"].status == "timeout"
+    assert found["healthy", "latency"].status == "ok"
+
+
+def test_model_whose_import_kills_the_process_is_a_row(site, suite_file, tmp_path, zoo):
+    site.add("dies_at_import", CRASHES_AT_IMPORT)
+    (site.folder / "dies_at_import_model.py").write_text("import os; os._exit(9)")
+    path = suite_file(SUITE.format(models="dies_at_import, not_there, resnet_nano", time=60))
+    done = zoo("run", str(path))
+    assert done.returncode == 1
+    found = {}
+    for record in store.load(tmp_path / "results" / "mine").records:
+        found |= {(record.case.model, name): value for name, value in record.metrics.items()}
+    assert found["dies_at_import", "latency"].status == "killed"
+    assert "exit code 9" in found["dies_at_import", "latency"].reason
+    assert found["not_there", "latency"].status == "error"
+    assert "No module named 'dies_at_import_model_2'" in found["not_there", "latency"].reason
+    assert found["resnet_nano", "latency"].status == "ok"
+
+
+def test_run_again_measures_nothing_and_an_edit_runs_only_its_cases(tiny_file, suite_file, tmp_path, zoo):
+    path = suite_file("schema: 1\ngroups:\n  - {models: [resnet_nano], axes: {size: 32}, metrics: [params, latency]}\n")
+    command = ("run", str(path), "--plugin", str(tiny_file))
+    assert "2 cases to run, 0 skipped" in zoo(*command).stderr
+    file = next((tmp_path / "results" / "mine").glob("*/records.jsonl"))
+    before = file.read_bytes()
+    again = zoo(*command)
+    assert "0 cases to run, 2 skipped" in again.stderr
+    assert "measured before" in again.stderr
+    assert file.read_bytes() == before
+    tiny_file.write_text(tiny_file.read_text() + "\n# an edit\n")
+    edited = zoo(*command)
+    assert "1 cases to run, 1 skipped" in edited.stderr
+    assert "tiny_conv size=32px" in edited.stderr
+    assert "(plugin changed)" in edited.stderr
+    later = zoo(*command, "--metrics", "params", "--fresh")
+    assert later.returncode == 0
+    values = {}
+    for record in store.load(tmp_path / "results" / "mine").records:
+        values |= {(record.case.model, name): value.status for name, value in record.metrics.items()}
+    assert values["resnet_nano", "latency"] == "ok"
+
+
+@pytest.mark.slow
+def test_killed_at_three_moments_and_resumed_each_case_is_measured_once(tiny_file, suite_file, tmp_path):
+    text = """\
+        schema: 1
+        groups:
+          - models: [tiny_conv, resnet_nano]
+            axes: {size: [32, 64, 96]}
+            metrics: [params, macs, latency]
+        """
+    path = suite_file(text)
+    command = [sys.executable, "-m", "zoo.cli", "run", str(path), "--plugin", str(tiny_file)]
+    folder = tmp_path / "results" / "mine"
+    for seconds in (6.0, 9.5, 13.0):
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(seconds)
+        workers = process_tree(process.pid)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        gone, alive = psutil.wait_procs(workers, timeout=10)
+        assert not alive, "workers outlive the command"
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    seen = [(r.key, name) for r in store.load(folder).records for name in r.metrics]
+    assert len(seen) == len(set(seen)), "something was measured twice"
+    assert len(seen) == 2 * 3 * 3
+
+
+def process_tree(pid: int) -> list[psutil.Process]:
+    """Return everything below a process."""
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def test_memory_that_is_predicted_not_to_fit_is_not_run(suite_file, tmp_path, zoo):
+    text = """\
+        schema: 1
+        groups:
+          - models: [resnet50]
+            axes: {size: 224}
+            metrics: [peak_memory, latency]
+            limits: {memory: 50 MiB}
+        """
+    done = zoo("run", str(suite_file(text)))
+    assert done.returncode == 0
+    [*records] = store.load(tmp_path / "results" / "mine").records
+    values = {name: v for r in records for name, v in r.metrics.items()}
+    assert {v.status for v in values.values()} == {"oom"}
+    assert values["latency"].detail == {"predicted": True}
+    assert "are allowed; not run" in values["latency"].reason
+
+
+def test_unsupported_size_is_a_row_and_exit_code_is_zero(suite_file, tmp_path, zoo):
+    text = "schema: 1\ngroups:\n  - {models: [vit_nano], axes: {size: [32, 33]}, metrics: [params]}\n"
+    done = zoo("run", str(suite_file(text)))
+    assert done.returncode == 0
+    found = {r.case.size: r.status for r in store.load(tmp_path / "results" / "mine").records}
+    assert found == {"32px": "ok", "33px": "unsupported"}
+
+
+def test_records_can_be_loaded_as_a_frame(suite_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = "schema: 1\ngroups:\n  - {models: [vit_nano], axes: {size: [32, 64]}, metrics: [params, macs]}\n"
+    outcome = zoo_.run(str(suite_file(text)))
+    frame = zoo_.load_records(outcome.folder)
+    assert list(frame["size"]) == ["32px", "64px"]
+    assert (frame["macs"] > 0).all()
+
+
+def test_dry_run_predicts_time_and_memory_and_touches_nothing(suite_file, tmp_path, zoo):
+    text = "schema: 1\ngroups:\n  - {models: [resnet50], axes: {size: [224]}, metrics: [params, latency]}\n"
+    done = zoo("run", str(suite_file(text)), "--dry-run")
+    assert done.returncode == 0
+    line = next(line for line in done.stdout.splitlines() if line.startswith("resnet50"))
+    memory = float(line.split(" MiB")[0].split()[-1])
+    # 25.6 M parameters of 4 bytes are 97.5 MiB; activations come on top.
+    assert 97.5 < memory < 200
+    assert "Nothing was run." in done.stdout
+    assert not (tmp_path / "results").exists()
+
+
+def test_samples_are_integer_nanoseconds_with_an_interval(suite_file, tmp_path, zoo):
+    text = "schema: 1\ngroups:\n  - {models: [resnet_nano], axes: {size: 32}, metrics: [latency, throughput]}\n"
+    assert zoo("run", str(suite_file(text))).returncode == 0
+    [record] = store.load(tmp_path / "results" / "mine").records
+    for name in ("latency", "throughput"):
+        value = record.metrics[name]
+        assert value.n == len(value.samples) >= 10
+        assert value.interval[0] <= value.value <= value.interval[1]
+        assert value.stop in ("tight", "budget", "samples")
+        assert all(isinstance(ns, int) for ns in value.samples)
+    line = next((tmp_path / "results" / "mine").glob("*/records.jsonl")).read_text().splitlines()[-1]
+    assert json.loads(line)["metrics"]["latency"]["unit"] == "s"

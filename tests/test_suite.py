@@ -1,0 +1,175 @@
+"""Suites: every mistake is one sentence with file, line and key; every axis becomes cases."""
+
+import pytest
+
+from zoo.errors import BadSuite, UnknownName, ZooError
+from zoo.registry import Registry
+from zoo.resources import suites
+from zoo.suite import Choice, expand, read_suite
+
+
+@pytest.fixture(scope="module")
+def registry():
+    return Registry.load()
+
+
+def cases(path, registry, **choice):
+    return expand(read_suite(str(path)), registry, Choice(**choice))
+
+
+GOOD = """\
+    schema: 1
+    groups:
+      - models: [vit_nano, "mixer_s*"]
+        axes:
+          size: [32, 64px]
+          batch_size: [1, 8]
+        metrics: [params, macs]
+"""
+
+MISTAKES = {
+    "unknown key": (
+        GOOD.replace("metrics:", "metrix:"),
+        7,
+        "groups[0].metrix: unknown key; expected one of axes, limits",
+    ),
+    "unknown key at the top": ("schema: 1\ngroop: []\n", 2, "groop: unknown key; expected one of groups"),
+    "missing key": ("schema: 1\n", 1, "groups: this key is missing"),
+    "wrong type": (GOOD.replace("[params, macs]", "{a: 1}"), 7, "groups[0].metrics: Input should be a valid list"),
+    "wrong schema": (
+        GOOD.replace("schema: 1", "schema: 2"),
+        1,
+        "schema: Input should be less than or equal to 1, found 2",
+    ),
+    "empty grid": (GOOD.replace("[1, 8]", "[]"), 4, "the axis 'batch_size' has no values"),
+    "no models": (GOOD.replace('[vit_nano, "mixer_s*"]', "[]"), 3, "groups[0].models"),
+    "unknown model": (
+        GOOD.replace("vit_nano", "vit_nono"),
+        3,
+        "there is no model named 'vit_nono'; did you mean vit_nano",
+    ),
+    "glob without match": (GOOD.replace("mixer_s*", "mixture*"), 3, "there is no model named 'mixture*'"),
+    "unknown metric": (GOOD.replace("macs", "mags"), 7, "there is no metric named 'mags'; did you mean macs"),
+    "metric of a task": (GOOD.replace("macs", "top1"), 7, "top1 is a metric of the task digits"),
+    "unknown task": (GOOD + "        task: digest\n", 8, "there is no task named 'digest'; did you mean digits"),
+    "unknown recipe": (GOOD + "        task: digits\n        recipe: slow\n", 8, "task digits has no recipe 'slow'"),
+    "unknown dtype": (
+        GOOD.replace("batch_size: [1, 8]", "dtype: [fp32]"),
+        6,
+        "'fp32' is not a dtype; expected one of float32",
+    ),
+    "batch of zero": (GOOD.replace("[1, 8]", "[0]"), 6, "0 is not a batch size; expected a whole number of at least 1"),
+    "not a size": (GOOD.replace("64px", "big"), 5, "'big' is not a size"),
+    "size of another axis": (
+        GOOD.replace("64px", "64tok"),
+        5,
+        "model vit_nano takes a resolution, such as 32px, not 64tok",
+    ),
+    "axis that a model lacks": (
+        GOOD.replace("batch_size: [1, 8]", "expansion: [4]"),
+        6,
+        "groups[0].axes.expansion: model vit_nano lacks the axis 'expansion'; its axes: size, batch_size",
+    ),
+    "option of the wrong type": (
+        GOOD.replace("batch_size: [1, 8]", "num_classes: [ten]"),
+        6,
+        "'ten' does not fit the option num_classes",
+    ),
+    "tab": ("schema: 1\ngroups:\n\t- models: [vit_nano]\n", 3, "a tab character; YAML is indented with spaces"),
+    "not YAML": ("schema: 1\ngroups: [", 2, "not valid YAML"),
+    "key twice": (GOOD + "        metrics: [params]\n", 8, "this key is given twice"),
+    "a list": ("- 1\n", None, "expected a mapping"),
+    "empty": ("", None, "expected a mapping"),
+    "memory": (GOOD + "        limits: {memory: lots}\n", 8, "'lots' is not an amount of memory"),
+    "time": (GOOD + "        limits: {time: -1}\n", 8, "groups[0].limits.time"),
+    "alias bomb of the wrong kind": ("schema: &a 1\ngroups: *b\n", 2, "not valid YAML"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistake_is_one_sentence_with_file_line_and_key(mistake, suite_file, registry):
+    text, line, message = MISTAKES[mistake]
+    path = suite_file(text)
+    with pytest.raises(BadSuite) as caught:
+        cases(path, registry)
+    told = str(caught.value)
+    assert told.startswith(f"{path}:{line}: " if line else f"{path}: "), told
+    assert message in told
+    assert "\n" not in told
+
+
+def test_missing_file_and_not_utf8_are_told(tmp_path, registry):
+    with pytest.raises(BadSuite, match="cannot be read: No such file"):
+        cases(tmp_path / "nowhere.yaml", registry)
+    (tmp_path / "latin.yaml").write_bytes("schema: 1\ntitle: caf\xe9\n".encode("latin-1"))
+    with pytest.raises(BadSuite, match="is not UTF-8 text: byte 20 is 0xe9"):
+        cases(tmp_path / "latin.yaml", registry)
+
+
+def test_unknown_suite_gets_a_suggestion():
+    with pytest.raises(UnknownName, match="did you mean lecture"):
+        read_suite("lectures")
+
+
+def test_axes_are_multiplied_and_bare_sizes_take_the_models_unit(suite_file, registry):
+    found = cases(suite_file(GOOD), registry)
+    # vit_nano, mixer_s32, mixer_s16 x 2 sizes x 2 batch sizes
+    assert len(found) == 3 * 2 * 2
+    assert {item.case.size for item in found} == {"32px", "64px"}
+    assert len({item.case.id for item in found}) == len(found)
+
+
+def test_illegal_sizes_in_a_sweep_are_rows_with_a_reason(suite_file, registry):
+    found = cases(suite_file(GOOD.replace("64px", "30px")), registry)
+    illegal = {(item.case.model, item.case.size) for item in found if item.illegal}
+    assert ("vit_nano", "30px") in illegal
+    assert ("vit_nano", "32px") not in illegal
+
+
+def test_one_explicit_illegal_size_is_an_error(suite_file, registry):
+    text = "schema: 1\ngroups:\n  - models: [vit_b16]\n    axes: {size: 225px}\n    metrics: [params]\n"
+    with pytest.raises(BadSuite, match="nearest legal size: 224px or 240px"):
+        cases(suite_file(text), registry)
+
+
+def test_task_sets_the_models_options(suite_file, registry):
+    text = "schema: 1\ngroups:\n  - {models: [vit_ti16], metrics: [top1], task: digits, seeds: [0, 1]}\n"
+    found = cases(suite_file(text), registry)
+    assert [(i.case.task, i.case.seed, i.case.options.get("num_classes")) for i in found] == [
+        ("digits", 0, 10),
+        ("digits", 1, 10),
+    ]
+
+
+def test_models_narrow_a_suite_and_a_stranger_takes_part_where_it_fits(suite_file, registry, tiny_file):
+    narrowed = cases(suite_file(GOOD), registry, models=("mixer_s16",))
+    assert {i.case.model for i in narrowed} == {"mixer_s16"}
+    strange = cases(suite_file(GOOD), registry, models=("resnet_nano",))
+    assert {i.case.model for i in strange} == {"resnet_nano"}
+    with_file = Registry.load([str(tiny_file)])
+    joined = cases(suite_file(GOOD), with_file, added=("tiny_conv",))
+    assert {i.case.model for i in joined} == {"vit_nano", "mixer_s32", "mixer_s16", "tiny_conv"}
+
+
+def test_model_that_fits_no_group_is_told(suite_file, registry):
+    with pytest.raises(ZooError, match="no group of the suite mine can take fnet_nano"):
+        cases(suite_file(GOOD), registry, models=("fnet_nano",))
+
+
+def test_axes_may_be_given_other_values(suite_file, registry):
+    found = cases(suite_file(GOOD), registry, axes={"size": [48], "batch_size": [2]}, models=("vit_nano",))
+    assert [(i.case.size, i.case.batch_size) for i in found] == [("48px", 2)]
+
+
+@pytest.mark.parametrize("name", sorted(suites()))
+def test_shipped_suites_expand(name, registry):
+    found = expand(read_suite(name), registry, Choice())
+    assert found
+    assert not [i.case.id for i in found if i.illegal]
+
+
+def test_suite_survives_a_json_round_trip(suite_file):
+    from zoo.suite import Suite
+
+    suite = read_suite("lecture").suite
+    assert Suite.model_validate_json(suite.model_dump_json(by_alias=True)) == suite

@@ -1,0 +1,136 @@
+"""The machine and the versions: what a record refers to. Nothing here imports torch or touches a GPU."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from zoo.spec import source_of
+
+LIBRARIES = ("torch", "torchvision", "timm", "numpy")
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use: its affinity, cut by a container's quota."""
+    cores = len(os.sched_getaffinity(0))
+    quota = cpu_quota()
+    return max(1, min(cores, int(quota))) if quota else cores
+
+
+def cpu_quota() -> float | None:
+    """Return the cores that the container's quota allows, None without a quota."""
+    try:
+        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return None if limit == "max" else int(limit) / int(period)
+    except (OSError, ValueError):
+        return None
+
+
+def available_memory() -> int:
+    """Return the bytes that a new process may take now: what the machine and its container have free."""
+    import psutil
+
+    available = int(psutil.virtual_memory().available)
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        return available if limit == "max" else min(available, int(limit) - used)
+    except (OSError, ValueError):
+        return available
+
+
+def cpu_name() -> str:
+    """Return the processor's name as the kernel has it."""
+    try:
+        match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        match = None
+    return match[1].strip() if match else platform.machine()
+
+
+def gpu_name() -> str | None:
+    """Return the name of the first NVIDIA GPU, asked in a process of its own; None without one."""
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return None
+    asked = subprocess.run(
+        [command, "--query-gpu=name", "--format=csv,noheader"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return asked.stdout.splitlines()[0].strip() if asked.returncode == 0 and asked.stdout.strip() else None
+
+
+def slug(device: str = "cpu") -> str:
+    """Return a short name of the hardware that a device belongs to: ``xeon-2core``, ``h200``. Never a host name."""
+    if device != "cpu":
+        return slugify(re.sub(r"^NVIDIA\s+", "", gpu_name() or "unknown gpu"))
+    return f"{cpu_slug(cpu_name())}-{usable_cores()}core"
+
+
+def cpu_slug(name: str) -> str:
+    """Shorten a processor's name: ``Intel(R) Xeon(R) Platinum 8259CL CPU @ 2.50GHz`` is ``xeon-platinum-8259cl``."""
+    name = re.sub(
+        r"\((r|tm)\)|@.*$|\b(intel|amd|cpu|processor|with|radeon.*|\d+-core)\b",
+        " ",
+        name,
+        flags=re.IGNORECASE,
+    )
+    return slugify(name) or "cpu"
+
+
+def slugify(text: str) -> str:
+    """Lower-case letters, digits and single dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the libraries that decide a number; a missing one is ``absent``."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def describe(device: str = "cpu") -> dict[str, Any]:
+    """Return what a reader must know of machine and software. It holds no host name, user or path."""
+    import psutil
+
+    from zoo import __version__
+
+    return {
+        "zoo": __version__,
+        "python": platform.python_version(),
+        **versions(),
+        "system": f"{platform.system()} {platform.release().split('-')[0]}",
+        "cpu": cpu_name(),
+        "cores": usable_cores(),
+        "memory": psutil.virtual_memory().total,
+        **({"gpu": gpu_name()} if device != "cpu" else {}),
+    }
+
+
+def source_hash(code: str) -> str:
+    """Return a hash of all source files of the package, or of the file, in which an import string's code lies."""
+    source = source_of(code)
+    if source is None:
+        return "unknown"
+    files = sorted(source.rglob("*.py")) if source.is_dir() else [source]
+    total = hashlib.sha256()
+    for file in files:
+        total.update(
+            str(file.relative_to(source) if source.is_dir() else file.name).encode() + b"\0" + file.read_bytes()
+        )
+    return total.hexdigest()[:16]

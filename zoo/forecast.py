@@ -1,0 +1,112 @@
+"""What a run would take: predicted memory of each case, and a rough time, before anything is run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from zoo import environment, jsonio
+from zoo.metrics import METRICS
+from zoo.plan import Plan, Work
+from zoo.pool import Died, Pool, Worker
+from zoo.record import Value
+from zoo.registry import Registry
+from zoo.runner import MEMORY_SHARE, PREDICTED, SAMPLING, STATIC_SECONDS, WARM_UP
+from zoo.store import Store
+
+# Sustained FLOP/s of one core in fp32, and the seconds a worker takes to start and build a model: rough, and used only
+# for a case that was never run here.
+FLOPS_PER_CORE = 30e9
+START_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What one case may take. ``source`` is ``measured before`` or ``rough``; ``problem`` is why it will not run."""
+
+    work: Work
+    seconds: float
+    source: str
+    memory: int | None
+    problem: str = ""
+
+
+def forecasts(plan: Plan, registry: Registry, store: Store) -> Iterator[Forecast]:
+    """Yield a forecast for every case of a plan, in order. Models are built on the meta device only."""
+    pool = Pool()
+    try:
+        for work in plan.work:
+            yield forecast(work, registry, store, pool)
+    finally:
+        pool.close()
+
+
+def forecast(work: Work, registry: Registry, store: Store, pool: Pool) -> Forecast:
+    """Predict one case: its memory by fake tensors, its time from the last run here or from its MACs."""
+    if work.planned.illegal:
+        return Forecast(work, 0.0, "rough", None, f"unsupported: {work.planned.illegal}")
+    values = static_values(work, registry, pool)
+    memory = values[PREDICTED].value if PREDICTED in values else None
+    macs = values["macs"].value if "macs" in values else None
+    allowed = work.planned.limits.memory or int(environment.available_memory() * MEMORY_SHARE)
+    problem = "oom: predicted to need more memory than is allowed" if memory and memory > allowed else ""
+    before = seconds_before(work, store)
+    seconds = before if before is not None else rough_seconds(work, registry, float(macs or 0))
+    source = "rough" if before is None else "measured before"
+    return Forecast(work, min(seconds, work.planned.limits.time), source, int(memory) if memory else None, problem)
+
+
+def static_values(work: Work, registry: Registry, pool: Pool) -> dict[str, Value]:
+    """Return the MACs and the predicted memory of a case; what cannot be had is left out."""
+    case, found = work.planned.case, {}
+    task = registry.task(case.task) if case.task else None
+    spec = registry.model(case.model)
+    try:
+        worker = Worker(pool.server(case.threads or 1, spec), lambda _: None)
+    except Died:
+        return {}
+    try:
+        deadline = time.monotonic() + STATIC_SECONDS
+        data = {
+            "spec": jsonio.to_json(spec),
+            "task": jsonio.to_json(task) if task else None,
+            "case": jsonio.to_json(case),
+        }
+        worker.ask({"do": "prepare", "phase": "static", "memory": 0, **data}, deadline)
+        for metric in ("macs", PREDICTED):
+            reply = worker.ask({"do": "measure", "metric": metric}, deadline)
+            found[metric] = jsonio.from_json(Value, reply["values"][metric])
+    except Died:
+        pass
+    finally:
+        worker.close()
+    return found
+
+
+def seconds_before(work: Work, store: Store) -> float | None:
+    """Return the seconds that the same phases took when they were last run on this machine, None if one never was."""
+    total = 0.0
+    for phase, metrics in work.wanted.items():
+        for metric in metrics[:1]:
+            kept = store.newest.get((work.planned.case.for_phase(phase).id, metric))
+            if kept is None or kept.seconds is None:
+                return None
+            total += kept.seconds
+    return total
+
+
+def rough_seconds(work: Work, registry: Registry, macs: float) -> float:
+    """Estimate a case from its MACs: building it, the budget of each sampled metric, and training."""
+    case = work.planned.case
+    call = 2 * macs * case.batch_size / (FLOPS_PER_CORE * (case.threads or 1))
+    seconds = START_SECONDS
+    for metric in work.wanted["speed"]:
+        assert METRICS[metric].sampled
+        seconds += START_SECONDS + max(WARM_UP.budget, 2 * call) + max(SAMPLING.budget, SAMPLING.min_samples * call)
+    if work.wanted["memory"]:
+        seconds += START_SECONDS + 4 * call
+    if work.wanted["task"] and case.task:
+        recipe = registry.task(case.task).recipe(case.recipe)
+        seconds += recipe.steps * recipe.batch_size * 3 * 2 * macs / (FLOPS_PER_CORE * (case.threads or 1))
+    return seconds

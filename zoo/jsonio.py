@@ -1,0 +1,33 @@
+"""Dataclasses to plain JSON data and back. Validation is pydantic's, imported only when something is read."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+T = TypeVar("T")
+
+
+def to_json(record: Any) -> dict[str, Any]:
+    """Return a dataclass instance as JSON data. ValueError when it holds NaN or Infinity."""
+    data: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(record), allow_nan=False))
+    return data
+
+
+def from_json(cls: type[T], data: Any) -> T:
+    """Return ``data`` as an instance of the dataclass ``cls``; pydantic's ValidationError when it does not fit."""
+    record: T = _adapter(cls).validate_python(data)  # type: ignore[arg-type]
+    return record
+
+
+@functools.cache
+def _adapter(cls: Hashable) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(cls)  # type: ignore[arg-type]

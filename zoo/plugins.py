@@ -1,0 +1,209 @@
+"""Loading plugins in isolation: one that is broken is reported with its reason, and the others work."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pluggy
+
+from zoo import hookspecs, jsonio
+from zoo.errors import BadSpec, ZooError
+from zoo.hookspecs import GROUP, RECORD_TYPES
+from zoo.spec import ModelSpec, TaskSpec, import_module
+
+OWN_DISTRIBUTION = "attention-zoo"
+FILE_PLUGIN_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A plugin that loaded, with the records it yields."""
+
+    name: str
+    distribution: str
+    version: str
+    module: str
+    models: tuple[ModelSpec, ...] = ()
+    tasks: tuple[TaskSpec, ...] = ()
+
+    @property
+    def owner(self) -> str:
+        """The plugin and where it comes from, in words."""
+        return f"plugin {self.name} of {self.distribution} {self.version}".rstrip()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A plugin that did not load, and why."""
+
+    name: str
+    distribution: str
+    version: str
+    reason: str
+
+    def __str__(self) -> str:
+        """Return one sentence."""
+        return f"plugin {self.name} of {self.distribution} {self.version} is not loaded: {self.reason}"
+
+
+@dataclass
+class Loader:
+    """Loads plugins one after the other into one plugin manager, and takes a broken one out again."""
+
+    manager: pluggy.PluginManager = field(default_factory=lambda: pluggy.PluginManager(GROUP))
+    plugins: list[Plugin] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Make the hooks known."""
+        self.manager.add_hookspecs(hookspecs)
+
+    def load_entry_points(self) -> None:
+        """Load every installed plugin: ours first, so that nobody takes a built-in's name, then by name."""
+        found = list(importlib.metadata.entry_points(group=GROUP))
+        for point in sorted(found, key=lambda p: (_distribution(p)[0] != OWN_DISTRIBUTION, p.name, p.value)):
+            distribution, version = _distribution(point)
+            try:
+                module = point.load()
+                models, tasks = self.collect(module, point.name)
+                self.add(Plugin(point.name, distribution, version, point.module, models, tasks))
+            except (Exception, SystemExit) as error:
+                self.failures.append(Failure(point.name, distribution, version, reason_of(error)))
+
+    def collect(self, module: Any, name: str) -> tuple[tuple[ModelSpec, ...], tuple[TaskSpec, ...]]:
+        """Register a plugin module and return what its hooks yield; on any fault it is taken out again."""
+        try:
+            if self.manager.register(module, name=name) is None:
+                raise BadSpec(f"the plugin {name!r} is blocked")
+            self.manager.check_pending()
+            check_no_near_miss(module)
+            return tuple(self.records(module, "zoo_models")), tuple(self.records(module, "zoo_tasks"))
+        except BaseException:
+            if self.manager.is_registered(module):
+                self.manager.unregister(module)
+            raise
+
+    def records(self, module: Any, hook: str) -> Iterable[Any]:
+        """Yield the records of one hook of one plugin, each held to its type."""
+        caller = getattr(self.manager.hook, hook)
+        for implementation in caller.get_hookimpls():
+            if implementation.plugin is not module:
+                continue
+            for record in implementation.function() or ():
+                if not isinstance(record, RECORD_TYPES[hook]):
+                    expected = RECORD_TYPES[hook].__name__
+                    raise BadSpec(f"{hook} yields {record!r}; expected {expected} records")
+                yield record
+
+    def add(self, plugin: Plugin) -> None:
+        """Keep a plugin unless it takes a name that is already registered; the error names both owners."""
+        for kind in ("models", "tasks"):
+            taken = {record.name: other.owner for other in self.plugins for record in getattr(other, kind)}
+            for record in getattr(plugin, kind):
+                if record.name in taken:
+                    owner = taken[record.name]
+                    message = f"the {kind[:-1]} name {record.name!r} is already taken by {owner}"
+                    raise BadSpec(f"{message}; {plugin.owner} wants it too")
+                taken[record.name] = "itself, as it is yielded twice"
+        self.plugins.append(plugin)
+
+    def load_file(self, path: str) -> Plugin:
+        """Load a single-file plugin in a child process. ZooError says why where it cannot be."""
+        plugin = read_file_plugin(Path(path))
+        try:
+            self.add(plugin)
+        except BadSpec as error:
+            raise ZooError(f"--plugin {path}: {error}") from None
+        return plugin
+
+
+def check_no_near_miss(module: Any) -> None:
+    """Raise BadSpec for a function named like a hook that lacks the ``@hookimpl`` mark: it would never be called."""
+    for hook in RECORD_TYPES:
+        function = getattr(module, hook, None)
+        if callable(function) and not hasattr(function, f"{GROUP}_impl"):
+            raise BadSpec(f"{hook} is not marked with @hookimpl, so it would never be called")
+
+
+def reason_of(error: BaseException) -> str:
+    """Say in one sentence what went wrong, and where when it was raised in the plugin's own code."""
+    if isinstance(error, BadSpec):
+        return str(error)
+    if isinstance(error, pluggy.PluginValidationError):
+        return " ".join(str(error).split())
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
+    last = frames[-1] if frames else None
+    where = f" ({Path(last.filename).name}:{last.lineno})" if last and Path(last.filename) != Path(__file__) else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}{where}"
+
+
+def _distribution(point: importlib.metadata.EntryPoint) -> tuple[str, str]:
+    dist = point.dist
+    return (dist.metadata["Name"], dist.version) if dist else ("unknown distribution", "")
+
+
+# -- single files --------------------------------------------------------------------------------------------
+
+
+def read_file_plugin(path: Path) -> Plugin:
+    """Import a single file in a child process, which hands its records over as JSON.
+
+    The file may therefore import torch at the top, print, hang or crash. ZooError says which of these it did.
+    """
+    if not path.is_file():
+        raise ZooError(f"--plugin {path}: there is no such file; expected a Python file with zoo hooks")
+    if path.suffix != ".py":
+        raise ZooError(f"--plugin {path}: expected a file that ends in .py")
+    with tempfile.TemporaryDirectory(prefix="zoo-plugin-") as folder:
+        answer = Path(folder) / "records.json"
+        command = [
+            sys.executable,
+            "-c",
+            "import sys; from zoo.plugins import hand_over; hand_over(*sys.argv[1:])",
+        ]
+        child = subprocess.Popen(
+            [*command, str(path.resolve()), str(answer)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+        try:
+            _, stderr = child.communicate(timeout=FILE_PLUGIN_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, 9)
+            child.communicate()
+            raise ZooError(f"--plugin {path}: its import did not end within {FILE_PLUGIN_SECONDS} s") from None
+        if not answer.exists():
+            said = stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+            raise ZooError(
+                f"--plugin {path}: the file ends its process on import (exit code {child.returncode}): {said[0]}"
+            )
+        data = json.loads(answer.read_text())
+    if "failure" in data:
+        raise ZooError(f"--plugin {path}: {data['failure']}")
+    models = tuple(jsonio.from_json(ModelSpec, m) for m in data["models"])
+    tasks = tuple(jsonio.from_json(TaskSpec, t) for t in data["tasks"])
+    if not (models or tasks):
+        raise ZooError(f"--plugin {path}: it registers nothing; expected a zoo_models or zoo_tasks hook with @hookimpl")
+    return Plugin(path.stem, path.name, "", str(path.resolve()), models, tasks)
+
+
+def hand_over(path: str, answer: str) -> None:
+    """Run in the child: import the file and write its records, or the reason it failed, to ``answer``."""
+    data: dict[str, Any]
+    try:
+        module: ModuleType = import_module(path)
+        models, tasks = Loader().collect(module, Path(path).stem)
+        data = {"models": [jsonio.to_json(m) for m in models], "tasks": [jsonio.to_json(t) for t in tasks]}
+    except (Exception, SystemExit) as error:
+        data = {"failure": reason_of(error)}
+    Path(answer).write_text(json.dumps(data))

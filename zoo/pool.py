@@ -1,0 +1,235 @@
+"""Worker processes as the parent sees them: servers that fork, workers that answer, and how each of them ended.
+
+The parent blocks on sockets and never polls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from zoo.errors import ZooError
+from zoo.record import Status
+from zoo.spec import ModelSpec
+
+PACKET = 1 << 20
+SERVER_SECONDS = 120.0
+PRELOAD_SECONDS = 60.0
+CLOSING_SECONDS = 10.0
+
+
+class Died(Exception):
+    """A worker that ended, failed or overstayed, with the status and the reason of what it leaves behind."""
+
+    def __init__(self, status: Status, reason: str) -> None:
+        super().__init__(reason)
+        self.status, self.reason = status, reason
+
+
+class Server:
+    """A process with code preloaded that forks workers. One a launch environment, and one a plugin on top."""
+
+    def __init__(self, channel: socket.socket, log: IO[bytes], process: subprocess.Popen[bytes] | None = None) -> None:
+        self.channel, self.log, self.process = channel, log, process
+        self.exits: dict[int, int] = {}
+        self.alive = True
+
+    @classmethod
+    def launch(cls, threads: int) -> Server:
+        """Start the base server of a launch environment and wait until torch is loaded."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        log = tempfile.TemporaryFile()  # noqa: SIM115
+        settings = {
+            "OMP_NUM_THREADS": str(threads),
+            "MKL_NUM_THREADS": str(threads),
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "zoo.worker", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **settings},
+                pass_fds=[theirs.fileno()], start_new_session=True,
+            )  # fmt: skip
+        server = cls(ours, log, process)
+        if not server.receive(time.monotonic() + SERVER_SECONDS, "serving"):
+            raise ZooError(f"the worker process does not start: {tail(log) or 'it said nothing'}")
+        return server
+
+    def fork(self, preload: Sequence[str] | None = None) -> tuple[int, socket.socket, IO[bytes]]:
+        """Fork a worker, or with ``preload`` another server; return its pid, its channel and its log."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        log = tempfile.TemporaryFile()  # noqa: SIM115
+        request: dict[str, Any] = {"fork": True} if preload is None else {"fork": True, "preload": list(preload)}
+        try:
+            with theirs:
+                socket.send_fds(self.channel, [json.dumps(request).encode()], [theirs.fileno(), log.fileno()])
+            reply = self.receive(time.monotonic() + SERVER_SECONDS, "forked")
+        except OSError:
+            reply = None
+        if reply is None:
+            self.alive = False
+            raise Died("error", f"the server that forks workers is gone: {tail(self.log)}")
+        return int(reply["forked"]), ours, log
+
+    def receive(self, deadline: float, key: str) -> dict[str, Any] | None:
+        """Wait for a message that has ``key``; None at the deadline or when the server is gone. Exits are noted."""
+        while wait([self.channel], deadline):
+            message = self.take()
+            if message is None:
+                return None
+            if key in message:
+                return message
+        return None
+
+    def take(self) -> dict[str, Any] | None:
+        """Take one message that is there; None when the server is gone."""
+        try:
+            packet = self.channel.recv(PACKET)
+        except OSError:
+            packet = b""
+        if not packet:
+            self.alive = False
+            return None
+        message: dict[str, Any] = json.loads(packet)
+        if "exited" in message:
+            self.exits[message["exited"]] = message["code"]
+        return message
+
+    def close(self) -> None:
+        """Hang up: the server then kills whatever it still has, and ends."""
+        self.channel.close()
+        if self.process:
+            self.process.wait()
+        self.log.close()
+
+
+def wait(channels: Sequence[socket.socket], deadline: float) -> list[socket.socket]:
+    """Block until one of the channels has something to read, or the deadline; return those that have."""
+    with selectors.DefaultSelector() as selector:
+        for channel in channels:
+            selector.register(channel, selectors.EVENT_READ)
+        ready = selector.select(max(0.0, deadline - time.monotonic()))
+        return [key.fileobj for key, _ in ready]  # type: ignore[misc]
+
+
+def tail(log: IO[bytes], lines: int = 2) -> str:
+    """Return the last lines of a log as one."""
+    log.seek(max(0, log.seek(0, os.SEEK_END) - 4000))
+    said = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+    return " | ".join(said[-lines:])[:400]
+
+
+@dataclass
+class Pool:
+    """The servers of a run: a base server for each thread count, and on it one for each plugin's code."""
+
+    bases: dict[int, Server] = field(default_factory=dict)
+    served: dict[tuple[int, str], Server] = field(default_factory=dict)
+
+    def server(self, threads: int, spec: ModelSpec) -> Server:
+        """Return a server with the model's code loaded, or the base server where that code does not load."""
+        base = self.bases.get(threads)
+        if base is None or not base.alive:
+            base = self.bases[threads] = Server.launch(threads)
+        module = str(spec.build).rpartition(":")[0]
+        server = self.served.get((threads, module))
+        if server is None or (not server.alive and server is not base):
+            server = self.served[threads, module] = self.preloaded(base, module)
+        return server
+
+    def preloaded(self, base: Server, module: str) -> Server:
+        """Fork a server that has imported a module; where the import kills or holds it, the base serves instead."""
+        pid, channel, log = base.fork(preload=[module])
+        server = Server(channel, log)
+        if server.receive(time.monotonic() + PRELOAD_SECONDS, "serving"):
+            return server
+        base.channel.send(json.dumps({"kill": pid}).encode())
+        server.close()
+        return base
+
+    def close(self) -> None:
+        """End all servers, and with them everything that they forked."""
+        for server in {id(s): s for s in (*self.served.values(), *self.bases.values())}.values():
+            server.close()
+
+
+class Worker:
+    """One worker, as the parent sees it."""
+
+    def __init__(self, server: Server, on_progress: Callable[[str], None]) -> None:
+        self.server, self.on_progress = server, on_progress
+        self.pid, self.channel, self.log = server.fork()
+
+    def ask(self, command: dict[str, Any], deadline: float) -> dict[str, Any]:
+        """Send a command and wait for its answer. Died when the worker ends, fails or lets the deadline pass."""
+        started = time.monotonic()
+        with contextlib.suppress(OSError):
+            self.channel.send(json.dumps(command, allow_nan=False).encode())
+        while True:
+            ready = wait([self.channel, self.server.channel], deadline)
+            if not ready:
+                raise Died(
+                    "timeout",
+                    f"no answer within {max(0.0, deadline - started):.0f} s, in {describe(command)}",
+                )
+            if self.channel in ready:
+                try:
+                    packet = self.channel.recv(PACKET)
+                except OSError:
+                    packet = b""
+                if packet:
+                    reply: dict[str, Any] = json.loads(packet)
+                    if "progress" in reply:
+                        self.on_progress(reply["progress"])
+                        continue
+                    if "failed" in reply:
+                        raise Died(reply["failed"], reply["reason"])
+                    return reply
+                raise self.obituary(command)
+            self.server.take()
+            if not self.server.alive or self.pid in self.server.exits:
+                raise self.obituary(command)
+
+    def obituary(self, command: dict[str, Any]) -> Died:
+        """Say how the worker ended: its exit code or signal, and its last words."""
+        code = self.exit_code(CLOSING_SECONDS)
+        how = "its process is gone" if code is None else f"signal {-code}" if code < 0 else f"exit code {code}"
+        said = tail(self.log)
+        status: Status = "oom" if any(w in said for w in ("MemoryError", "bad_alloc")) else "killed"
+        return Died(status, f"the process ended with {how} in {describe(command)}" + (f": {said}" if said else ""))
+
+    def exit_code(self, seconds: float) -> int | None:
+        """Wait for the worker's end; None when it did not end in time."""
+        deadline = time.monotonic() + seconds
+        while self.pid not in self.server.exits and wait([self.server.channel], deadline):
+            if self.server.take() is None:
+                return None
+        return self.server.exits.get(self.pid)
+
+    def close(self) -> None:
+        """Ask the worker to close, end it if it does not, and wait until it and all that it started are gone."""
+        with contextlib.suppress(OSError):
+            self.channel.send(json.dumps({"do": "close"}).encode())
+        if self.server.alive and self.exit_code(1.0) is None and self.server.alive:
+            with contextlib.suppress(OSError):
+                self.server.channel.send(json.dumps({"kill": self.pid}).encode())
+            self.exit_code(CLOSING_SECONDS)
+        self.channel.close()
+        self.log.close()
+
+
+def describe(command: Mapping[str, Any]) -> str:
+    """Say in words what a worker was asked to do."""
+    return {"prepare": "building the model", "measure": f"measuring {command.get('metric')}"}.get(
+        command["do"], f"sampling {command.get('metric')}"
+    )

@@ -1,0 +1,38 @@
+"""Published numbers: quoted with their source, never mixed with what was measured here."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from zoo.resources import folder
+
+
+@dataclass(frozen=True)
+class Published:
+    """One number as its source prints it, with the convention it was counted or measured in."""
+
+    system: str
+    variant: str
+    task: str
+    metric: str
+    value: str
+    unit: str
+    resolution_or_seqlen: str
+    convention: str
+    source: str
+    confidence: str
+
+
+def read() -> Iterator[Published]:
+    """Yield every published number that ships with the zoo."""
+    for file in sorted(folder("published").glob("*.csv")):
+        with file.open(newline="", encoding="utf-8") as lines:
+            for row in csv.DictReader(lines):
+                yield Published(**row)
+
+
+def of(system: str, variant: str) -> list[Published]:
+    """Return the published numbers of one variant of a system."""
+    return [p for p in read() if p.system == system and p.variant == variant]

@@ -1,0 +1,108 @@
+"""What is kept: a record a case, with one value a metric, each with a status of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from zoo.case import Case
+
+SCHEMA = 1
+# Raised whenever a metric changes meaning, so that numbers taken before are taken again.
+PROTOCOL = 1
+
+Status = Literal["ok", "unsupported", "oom", "timeout", "diverged", "killed", "error"]
+# From harmless to grave: a case has the gravest status of its metrics.
+STATUSES: tuple[Status, ...] = ("ok", "unsupported", "oom", "timeout", "diverged", "killed", "error")
+
+
+@dataclass(frozen=True)
+class Value:
+    """One metric of one case, in SI units; fractions for rates.
+
+    ``interval`` is a 95 % confidence interval, ``n`` the number of samples behind it, ``stop`` why sampling ended,
+    ``samples`` integer nanoseconds, ``convention`` how a count was made, ``detail`` what else a reader may ask for.
+    A status other than ``ok`` has a ``reason`` and no value.
+    """
+
+    status: Status = "ok"
+    value: int | float | None = None
+    unit: str = "1"
+    interval: tuple[float, float] | None = None
+    n: int | None = None
+    stop: str = ""
+    convention: str = ""
+    samples: tuple[int, ...] = ()
+    reason: str = ""
+    detail: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse a value that is not a number, or a failure that gives no reason."""
+        if self.status == "ok" and (self.value is None or not math.isfinite(self.value)):
+            raise ValueError(f"a value must be a finite number, not {self.value!r}")
+        if self.status != "ok" and (self.value is not None or not self.reason):
+            raise ValueError(f"a metric that is {self.status} has a reason and no value")
+
+
+@dataclass(frozen=True)
+class CaseRecord:
+    """What was found out about one case in one go. Later records of the same key add metrics or renew them.
+
+    ``fingerprint`` holds what the numbers depend on besides the case: the hash of the plugin's source, the protocol,
+    the versions of torch and timm and, for what is measured, the machine. ``environment`` is the id of a machine record.
+    """
+
+    case: Case
+    fingerprint: dict[str, str]
+    metrics: dict[str, Value]
+    plugin: str = ""
+    environment: str = ""
+    time: str = ""
+    seconds: float | None = None
+    schema: int = SCHEMA
+    kind: Literal["case"] = "case"
+
+    @property
+    def key(self) -> str:
+        """The id of the case and the fingerprint, hashed."""
+        return key_of(self.case, self.fingerprint)
+
+    @property
+    def status(self) -> Status:
+        """The gravest status of its metrics."""
+        return gravest(v.status for v in self.metrics.values())
+
+
+@dataclass(frozen=True)
+class MachineRecord:
+    """The machine and the versions that records refer to by ``id``."""
+
+    slug: str
+    environment: dict[str, Any]
+    time: str = ""
+    schema: int = SCHEMA
+    kind: Literal["machine"] = "machine"
+
+    @property
+    def id(self) -> str:
+        """A hash of everything but the time."""
+        return digest({"slug": self.slug, "environment": self.environment})
+
+
+def key_of(case: Case, fingerprint: Mapping[str, str]) -> str:
+    """Return the key under which a case with this fingerprint is kept."""
+    return digest({"id": case.id, "fingerprint": dict(fingerprint)})
+
+
+def digest(data: Any) -> str:
+    """Return a short hash of JSON data."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def gravest(statuses: Any) -> Status:
+    """Return the gravest of some statuses, ``ok`` for none."""
+    return max(statuses, key=STATUSES.index, default="ok")

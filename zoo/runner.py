@@ -1,0 +1,397 @@
+"""The parent: drives workers over blocks of cases, and keeps each case as it ends.
+
+Whatever a model does (crash, hang, eat memory) becomes a status, never the end of the run.
+"""
+
+from __future__ import annotations
+
+import datetime
+import statistics as stdlib_statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zoo import environment, jsonio
+from zoo.case import Case
+from zoo.errors import ZooError
+from zoo.metrics import METRICS, PHASES, Phase
+from zoo.plan import Plan, Prints, Work, make_plan
+from zoo.pool import Died, Pool, Worker
+from zoo.progress import Reporter
+from zoo.record import CaseRecord, MachineRecord, Value
+from zoo.registry import Registry
+from zoo.spec import ModelSpec, Scalar, TaskSpec
+from zoo.statistics import StoppingRule, is_steady, median_interval
+from zoo.store import Store
+from zoo.suite import Choice, Planned, SuiteFile, expand, read_suite
+
+MEMORY_SHARE = 0.9
+STATIC_SECONDS = 60.0
+REQUEST_SECONDS = 0.1
+WARM_UP = StoppingRule(target=0.0, min_samples=3, max_samples=1000, budget=1.0)
+SAMPLING = StoppingRule()
+PREDICTED = "peak_memory_predicted"
+
+
+# -- blocks --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Member:
+    """One case of a block, while it is measured."""
+
+    work: Work
+    spec: ModelSpec
+    task: TaskSpec | None
+    limits_memory: int
+    started: float = field(default_factory=time.monotonic)
+    found: dict[Phase, dict[str, Value]] = field(default_factory=dict)
+    predicted: int | None = None
+    worker: Worker | None = None
+
+    @property
+    def case(self) -> Case:
+        """The case."""
+        return self.work.planned.case
+
+    def deadline(self, phase: Phase) -> float:
+        """When a phase must have ended: the case's limit, of which what needs no machine may take half."""
+        limit = self.work.planned.limits.time
+        return self.started + (min(STATIC_SECONDS, limit / 2) if phase == "static" else limit)
+
+    def keep(self, phase: Phase, values: Mapping[str, Value]) -> None:
+        """Keep the values that were asked for."""
+        self.found.setdefault(phase, {}).update({m: v for m, v in values.items() if m in self.work.wanted[phase]})
+
+    def fail(self, phase: Phase, died: Died, **detail: Any) -> None:
+        """Give the status of a death to every metric of the phase that has no value yet."""
+        missing = [m for m in self.work.wanted[phase] if m not in self.found.get(phase, {})]
+        self.keep(phase, {m: Value(status=died.status, reason=died.reason, detail=detail) for m in missing})
+
+    def start(self, pool: Pool, phase: Phase, on_progress: Callable[[str], None]) -> bool:
+        """Start a worker and prepare the phase; False when that failed, with the status kept."""
+        try:
+            if time.monotonic() >= self.deadline(phase):
+                raise Died(
+                    "timeout",
+                    f"the case's {self.work.planned.limits.time:g} s were spent before {phase} began",
+                )
+            self.worker = Worker(pool.server(self.case.threads or 1, self.spec), on_progress)
+            command = {
+                "do": "prepare",
+                "phase": phase,
+                "memory": self.limits_memory,
+                "spec": jsonio.to_json(self.spec),
+                "task": jsonio.to_json(self.task) if self.task else None,
+                "case": jsonio.to_json(self.case),
+            }
+            self.worker.ask(command, self.deadline(phase))
+        except Died as died:
+            self.fail(phase, died)
+            self.stop()
+            return False
+        return True
+
+    def stop(self) -> None:
+        """End the worker, if there is one."""
+        if self.worker:
+            self.worker.close()
+            self.worker = None
+
+
+@dataclass
+class Session:
+    """Measures block by block with one pool of workers, and hands over each record as soon as there is one."""
+
+    registry: Registry
+    prints: Prints
+    pool: Pool = field(default_factory=Pool)
+    on_progress: Callable[[str], None] = lambda text: None
+    environment_id: str = ""
+
+    def run_block(self, works: Sequence[Work]) -> Iterator[CaseRecord]:
+        """Measure cases that belong together, phase by phase, and yield their records."""
+        members = [self.member(work) for work in works]
+        for phase in PHASES:
+            active = [m for m in members if self.may_run(m, phase)]
+            if active:
+                self.run_phase(active, phase)
+            for m in members:
+                if m.found.get(phase):
+                    yield self.record(m, phase)
+
+    def member(self, work: Work) -> Member:
+        """Look up what a case needs."""
+        case = work.planned.case
+        allowed = work.planned.limits.memory or int(environment.available_memory() * MEMORY_SHARE)
+        return Member(
+            work,
+            self.registry.model(case.model),
+            self.registry.task(case.task) if case.task else None,
+            allowed,
+        )
+
+    def may_run(self, member: Member, phase: Phase) -> bool:
+        """Tell whether a phase is wanted and possible; what is not possible is kept as a status."""
+        if not self.wanted(member, phase):
+            return False
+        if member.work.planned.illegal:
+            member.fail(phase, Died("unsupported", member.work.planned.illegal))
+            return False
+        too_much = member.predicted is not None and member.predicted > member.limits_memory
+        if phase in ("memory", "speed") and too_much and member.case.device == "cpu":
+            need, have = (f"{n / 2**30:.2f} GiB" for n in (member.predicted or 0, member.limits_memory))
+            member.fail(
+                phase,
+                Died("oom", f"predicted to need {need}, and {have} are allowed; not run"),
+                predicted=True,
+            )
+            return False
+        return True
+
+    def wanted(self, member: Member, phase: Phase) -> tuple[str, ...]:
+        """Return the metrics to take in a phase: what is asked for, and the predicted memory before anything is run."""
+        names = member.work.wanted[phase]
+        measured = member.work.wanted["memory"] + member.work.wanted["speed"]
+        if phase == "static" and measured and PREDICTED not in names and not member.work.planned.illegal:
+            return (*names, PREDICTED)
+        return names
+
+    def run_phase(self, members: Sequence[Member], phase: Phase) -> None:
+        """Run one phase of a block: all its workers are alive while their metrics are taken in turn."""
+        try:
+            alive = [m for m in members if m.start(self.pool, phase, self.on_progress)]
+            for metric in dict.fromkeys(name for m in alive for name in self.wanted(m, phase)):
+                taking = [m for m in alive if m.worker and metric in self.wanted(m, phase)]
+                if metric in METRICS and METRICS[metric].sampled:
+                    sample_interleaved(taking, metric, phase)
+                else:
+                    for m in taking:
+                        self.measure(m, metric, phase)
+        finally:
+            for m in members:
+                m.stop()
+
+    def measure(self, member: Member, metric: str, phase: Phase) -> None:
+        """Take a metric that is had in one go."""
+        if metric in member.found.get(phase, {}):
+            return
+        assert member.worker is not None
+        try:
+            reply = member.worker.ask({"do": "measure", "metric": metric}, member.deadline(phase))
+        except Died as died:
+            if died.status in ("killed", "timeout"):
+                member.fail(phase, died)
+                member.stop()
+            else:
+                member.keep(phase, {metric: Value(status=died.status, reason=died.reason)})
+            return
+        values = {name: jsonio.from_json(Value, data) for name, data in reply["values"].items()}
+        if metric == PREDICTED:
+            member.predicted = int(values[metric].value or 0)
+        member.keep(phase, values)
+
+    def record(self, member: Member, phase: Phase) -> CaseRecord:
+        """Return the record of one phase of a case."""
+        static = phase == "static"
+        return CaseRecord(
+            case=member.case.for_phase(phase),
+            fingerprint=self.prints.of(member.case, phase),
+            metrics={m: member.found[phase][m] for m in member.work.wanted[phase] if m in member.found[phase]},
+            plugin=self.registry.owners["model", member.case.model].name,
+            environment="" if static else self.environment_id,
+            time=now(),
+            seconds=round(time.monotonic() - member.started, 3),
+        )
+
+
+def sample_interleaved(members: Sequence[Member], metric: str, phase: Phase) -> None:
+    """Sample a metric of all members in turn, A B B A, one process at a time, until each has enough."""
+    samplers = [Sampler(m, metric, phase) for m in members]
+    for sampler in samplers:
+        sampler.warm_up()
+    order = list(samplers)
+    while any(not s.stop for s in samplers):
+        for sampler in order:
+            if not sampler.stop:
+                sampler.take()
+        order.reverse()
+    for sampler in samplers:
+        sampler.keep()
+
+
+@dataclass
+class Sampler:
+    """Samples one metric of one member until the interval is tight or the budget is spent."""
+
+    member: Member
+    metric: str
+    phase: Phase
+    samples: list[int] = field(default_factory=list)
+    warm: int = 0
+    calls: int = 1
+    spent: float = 0.0
+    stop: str = ""
+
+    def request(self, count: int) -> list[int]:
+        """Ask the worker for samples; a death is kept as status and ends the sampling."""
+        worker, asked = self.member.worker, time.monotonic()
+        if worker is None:
+            self.stop = "died"
+            return []
+        try:
+            reply = worker.ask(
+                {"do": "sample", "metric": self.metric, "count": count}, self.member.deadline(self.phase)
+            )
+        except Died as died:
+            self.stop = "died"
+            self.member.fail(self.phase, died)
+            self.member.stop()
+            return []
+        self.calls = reply["calls"]
+        self.spent += time.monotonic() - asked
+        return list(reply["samples"])
+
+    def count(self, samples: Sequence[int], most: int) -> int:
+        """Return how many samples fill one request."""
+        return max(1, min(most, int(REQUEST_SECONDS * 1e9 / stdlib_statistics.median(samples)))) if samples else 1
+
+    def warm_up(self) -> None:
+        """Call until two windows agree, or the warm-up's budget is spent."""
+        seen: list[int] = []
+        while not self.stop and not WARM_UP.reason(seen, self.spent) and not is_steady(seen, window=3, tolerance=0.05):
+            seen += self.request(self.count(seen, 20))
+        self.warm, self.spent = len(seen), 0.0
+        self.samples = seen if self.metric == "latency" and len(seen) == 1 else []
+
+    def take(self) -> None:
+        """Take one request's samples and decide whether to go on."""
+        self.samples += self.request(self.count(self.samples, SAMPLING.min_samples))
+        self.stop = self.stop or SAMPLING.reason(self.samples, self.spent) or ""
+
+    def keep(self) -> None:
+        """Turn the samples into the metric's value."""
+        if self.stop == "died":
+            return
+        median = stdlib_statistics.median(self.samples)
+        interval = median_interval(self.samples)
+        batch = self.member.case.batch_size
+        as_value: Callable[[float], float] = lambda ns: ns / 1e9  # noqa: E731
+        if self.metric == "throughput":
+            as_value = lambda ns: batch * self.calls / (ns / 1e9)  # noqa: E731
+        low_high = sorted(map(as_value, interval)) if interval else None
+        value = Value(
+            value=as_value(median),
+            unit=METRICS[self.metric].unit,
+            interval=(low_high[0], low_high[1]) if low_high else None,
+            n=len(self.samples),
+            stop=self.stop,
+            convention={"latency": "synchronised each call", "throughput": "queued calls"}[self.metric],
+            samples=tuple(self.samples),
+            detail={"warm_up": self.warm, "calls_per_sample": self.calls},
+        )
+        self.member.keep(self.phase, {self.metric: value})
+
+
+# -- running a suite -----------------------------------------------------------------------------------------
+
+
+def now() -> str:
+    """Return the time in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did."""
+
+    plan: Plan
+    folder: Path
+    records: tuple[CaseRecord, ...]
+
+    @property
+    def failed(self) -> list[CaseRecord]:
+        """The records that make the command exit with 1."""
+        return [r for r in self.records if r.status in ("error", "killed", "diverged")]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for: a suite (a name, or a YAML path), narrowed or changed, and what to do with what is kept.
+
+    ``models`` and ``metrics`` narrow it, ``axes`` gives axes other values, ``plugins`` are single files that take part,
+    ``retry`` runs again what was out of memory or time, ``fresh`` measures again what is kept.
+    """
+
+    suite: str
+    models: tuple[str, ...] = ()
+    axes: Mapping[str, list[Scalar]] = field(default_factory=dict)
+    metrics: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
+    out: Path = Path("results")
+    retry: bool = False
+    fresh: bool = False
+
+
+def run(suite: str, **request: Any) -> Outcome:
+    """Run a suite and return what was done; the keywords are the fields of :class:`Request`. ZooError for bad input."""
+    return run_request(Request(suite, **request), Reporter())
+
+
+def run_request(request: Request, reporter: Reporter) -> Outcome:
+    """Measure what is asked for and not kept yet; every record is on disk before the next case starts."""
+    file, registry, items = prepare(request)
+    with open_store(file, items, request.out) as store:
+        plan = make_plan(file, items, store, Prints(registry, store.machine), request.retry, request.fresh)
+        reporter.planned(plan)
+        return Outcome(plan, store.folder, tuple(execute(plan, registry, store, reporter)))
+
+
+def look_ahead(request: Request) -> tuple[Plan, Registry, Store]:
+    """Return what a run would do, touching nothing."""
+    file, registry, items = prepare(request)
+    store = open_store(file, items, request.out).read()
+    return make_plan(file, items, store, Prints(registry, store.machine), request.retry, request.fresh), registry, store
+
+
+def prepare(request: Request) -> tuple[SuiteFile, Registry, list[Planned]]:
+    """Read a suite and expand it over the registry."""
+    file = read_suite(request.suite)
+    registry = Registry.load(request.plugins)
+    added = tuple(spec.name for plugin in registry.files for spec in plugin.models)
+    choice = Choice(request.models, request.axes, request.metrics, added, environment.usable_cores())
+    return file, registry, expand(file, registry, choice)
+
+
+def open_store(file: SuiteFile, items: Sequence[Planned], out: Path) -> Store:
+    """Return the store of a suite on the machine of its device. ZooError when its cases name two."""
+    devices = {item.case.device or "cpu" for item in items}
+    if len(devices) > 1:
+        raise ZooError(f"the suite {file.name} names the devices {', '.join(sorted(devices))}; run one with --device")
+    return Store(out / file.name, environment.slug(devices.pop()))
+
+
+def execute(plan: Plan, registry: Registry, store: Store, reporter: Reporter) -> Iterator[CaseRecord]:
+    """Measure what a plan holds, writing each record as soon as it is there."""
+    if not plan.work:
+        return
+    device = plan.work[0].planned.case.device or "cpu"
+    machine = MachineRecord(store.machine, environment.describe(device), now())
+    if machine.id not in store.machines:
+        store.append(machine)
+    session = Session(
+        registry, Prints(registry, store.machine), on_progress=reporter.progress, environment_id=machine.id
+    )
+    try:
+        for number, work in enumerate(plan.work, 1):
+            reporter.started(number, work)
+            began, records = time.monotonic(), []
+            for record in session.run_block([work]):
+                store.append(record)
+                records.append(record)
+                yield record
+            reporter.finished(number, work, records, time.monotonic() - began)
+    finally:
+        session.pool.close()

@@ -1,0 +1,384 @@
+"""What a plugin yields: frozen records of plain data that survive a JSON round trip.
+
+Nothing here imports torch. Code is named by import strings, ``"package.module:attribute"`` or
+``"/path/file.py:attribute"``, and resolved only where it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from zoo.errors import BadSize, BadSpec
+
+Scalar = str | int | float | bool | None
+ImportString = str | Callable[..., Any]
+
+API = 1
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*(/[A-Za-z0-9][A-Za-z0-9_.\-]*)?")
+
+
+# -- code by name --------------------------------------------------------------------------------------------
+
+
+def import_string(code: ImportString) -> str:
+    """Return the import string of a module-level function or class; a string is checked and returned."""
+    if isinstance(code, str):
+        if not re.fullmatch(r"[^:]+:[A-Za-z_][\w.]*", code):
+            raise BadSpec(f"{code!r} is not an import string; expected 'package.module:attribute'")
+        return code
+    name = getattr(code, "__qualname__", "")
+    if not name or "<" in name:
+        raise BadSpec(f"{code!r} has no importable name; give a function or class defined at module level")
+    return f"{code.__module__}:{name}"
+
+
+def resolve(code: str) -> Any:
+    """Import and return what an import string names. ImportError or AttributeError when it is not there."""
+    module_name, _, attribute = import_string(code).rpartition(":")
+    found: Any = import_module(module_name)
+    for part in attribute.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def import_module(name: str) -> ModuleType:
+    """Import a module by its dotted name, or a single file by its path (registered under that path)."""
+    if not name.endswith(".py"):
+        return importlib.import_module(name)
+    if name in sys.modules:
+        return sys.modules[name]
+    loader_spec = importlib.util.spec_from_file_location(name, name)
+    if loader_spec is None or loader_spec.loader is None:
+        raise ImportError(f"cannot import the file {name}")
+    module = importlib.util.module_from_spec(loader_spec)
+    sys.modules[name] = module
+    try:
+        loader_spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+# -- sizes ---------------------------------------------------------------------------------------------------
+
+Unit = Literal["px", "tok"]
+Axis = Literal["resolution", "sequence_length"]
+UNIT_OF_AXIS: dict[str, Unit] = {"resolution": "px", "sequence_length": "tok"}
+
+
+@dataclass(frozen=True)
+class Size:
+    """An input size: ``224px``, ``800x1066px`` (height x width), ``512tok``, ``512+512tok`` (source + target)."""
+
+    values: tuple[int, ...]
+    unit: Unit
+
+    @classmethod
+    def parse(cls, text: str | int, unit: Unit | None = None) -> Size:
+        """Read a size; a bare number takes ``unit``. BadSize when the text is not a size."""
+        match = re.fullmatch(r"(\d+)(?:([x+])(\d+))?(px|tok)?", str(text).strip())
+        found = match and (match[4] or unit)
+        if not match or not found or (match[2] and (match[2] == "x") != (found == "px")):
+            raise BadSize(f"{text!r} is not a size; expected 224px, 800x1066px, 512tok or 512+512tok")
+        values = (int(match[1]), int(match[3])) if match[3] else (int(match[1]),)
+        if min(values) < 1:
+            raise BadSize(f"{text!r} is not a size: it must be at least 1")
+        if found == "px" and len(values) == 2 and values[0] == values[1]:
+            values = values[:1]
+        return cls(values, "px" if found == "px" else "tok")
+
+    def __str__(self) -> str:
+        """Return the tagged text that :meth:`parse` reads."""
+        return ("x" if self.unit == "px" else "+").join(map(str, self.values)) + self.unit
+
+    @property
+    def native(self) -> int | tuple[int, int]:
+        """What a ``build`` function is given: an int (square resolution, length), or (H, W) or (source, target)."""
+        return self.values[0] if len(self.values) == 1 else (self.values[0], self.values[1])
+
+    @property
+    def pair(self) -> tuple[int, int]:
+        """(H, W), or (source, target); a single number stands for both."""
+        return self.values[0], self.values[-1]
+
+
+@dataclass(frozen=True)
+class SizeRule:
+    """The legal sizes of a model, and what another size changes in it.
+
+    ``default`` is a tagged size. ``multiple_of`` is a number, or the name of an option that holds it
+    (``"patch_size"``). ``rebuilds`` names the parameters that depend on the size, ``pads`` says what is padded.
+    """
+
+    default: str
+    multiple_of: int | str = 1
+    min: int = 1
+    max: int | None = None
+    rebuilds: str = ""
+    pads: str = ""
+
+    def __post_init__(self) -> None:
+        """Hold the default to the rule's own limits."""
+        size = Size.parse(self.default)
+        if str(size) != self.default:
+            raise BadSpec(f"default size {self.default!r} should be written {str(size)!r}")
+
+    def check(self, size: Size, options: Mapping[str, Any]) -> None:
+        """Raise BadSize, with the reason and the nearest legal sizes, unless the model can take ``size``."""
+        unit = Size.parse(self.default).unit
+        if size.unit != unit:
+            raise BadSize(f"{size} is a {_axis_of(size.unit)}; expected a {_axis_of(unit)} such as {self.default}")
+        step = self.step(options)
+        for value in size.values:
+            if value < self.min or (self.max is not None and value > self.max) or value % step:
+                legal = " or ".join(f"{v}{unit}" for v in self.nearest(value, step)) or "none"
+                raise BadSize(f"{size} is not legal: expected {self.describe(step)}; nearest legal size: {legal}")
+
+    def step(self, options: Mapping[str, Any]) -> int:
+        """Return the number that legal sizes are multiples of."""
+        return int(options[self.multiple_of]) if isinstance(self.multiple_of, str) else self.multiple_of
+
+    def describe(self, step: int) -> str:
+        """Say in words which sizes are legal."""
+        unit = Size.parse(self.default).unit
+        lowest = max(self.min, step)
+        bounds = f"at least {lowest}{unit}" if self.max is None else f"from {lowest} to {self.max}{unit}"
+        return f"a multiple of {step}, {bounds}" if step > 1 else bounds
+
+    def nearest(self, value: int, step: int) -> list[int]:
+        """Return the legal values on both sides of ``value``, nearest first."""
+        lowest = -(-max(self.min, step) // step) * step
+        highest = (self.max // step) * step if self.max is not None else None
+        near = {max(lowest, value // step * step), max(lowest, -(-value // step) * step)}
+        if highest is not None:
+            near = {min(v, highest) for v in near}
+        return sorted((v for v in near if v >= lowest), key=lambda v: abs(v - value))
+
+
+def _axis_of(unit: Unit) -> str:
+    return "resolution" if unit == "px" else "sequence length"
+
+
+# -- inputs --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a model is fed.
+
+    ``make(size, batch_size, dtype, device, generator, **params)`` returns ``(args, kwargs)`` for ``forward``, any
+    pytree of tensors; ``sample`` is what one sample is called (throughput is samples per second);
+    ``tokens(size, **options)`` returns how many tokens a size becomes, None where that has no meaning.
+    """
+
+    kind: Literal["image", "images", "tokens", "pair", "features", "video", "volume"]
+    axis: Axis
+    make: ImportString = ""
+    sample: str = ""
+    tokens: ImportString = ""
+    params: Mapping[str, Scalar] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Fill in the maker of the kind, and turn functions into import strings."""
+        default_make = {"image": "zoo.data:make_images", "tokens": "zoo.data:make_tokens"}.get(self.kind, "")
+        if not (self.make or default_make):
+            raise BadSpec(f"an InputSpec of kind {self.kind!r} needs make=, a function that makes the inputs")
+        object.__setattr__(self, "make", import_string(self.make or default_make))
+        object.__setattr__(
+            self, "sample", self.sample or {"image": "image", "tokens": "sequence"}.get(self.kind, "sample")
+        )
+        if self.tokens:
+            object.__setattr__(self, "tokens", import_string(self.tokens))
+
+
+# -- models --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class WeightSpec:
+    """A published checkpoint: where it comes from, how it is stored, and how its inputs are prepared."""
+
+    id: str
+    format: Literal["timm", "torchvision", "torch", "safetensors", "npz"]
+    sha256: str = ""
+    licence: str = ""
+    preprocess: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model by name.
+
+    ``build(size, **options)`` returns an ``nn.Module``; ``size`` is an int, or a pair as :attr:`Size.native` says.
+    ``options`` are its knobs with their defaults, each also an axis of a suite; left out, they are read off
+    the signature of ``build``. ``adapters`` maps a kind of task (``"classification"``) to the class that trains and
+    predicts with this model. ``closed_form(size, **options)`` returns the MACs of one sample, worked out by hand.
+    ``published`` is (system, variant) in ``results/published``. ``notes`` is what a reader of a table must know.
+    """
+
+    name: str
+    build: ImportString
+    input: InputSpec
+    sizes: SizeRule
+    family: str = ""
+    options: Mapping[str, Scalar] | None = None
+    adapters: Mapping[str, str] = field(default_factory=dict)
+    closed_form: ImportString = ""
+    weights: tuple[WeightSpec, ...] = ()
+    paper: str = ""
+    licence: str = ""
+    published: tuple[str, str] | None = None
+    notes: str = ""
+    api: int = API
+
+    def __post_init__(self) -> None:
+        """Grow the defaults and refuse what breaks the contract."""
+        check_name("model", self.name)
+        if self.api != API:
+            raise BadSpec(f"model {self.name} was written for api {self.api}; this is api {API}")
+        if self.options is None:
+            object.__setattr__(self, "options", {} if isinstance(self.build, str) else signature_options(self.build))
+        object.__setattr__(self, "build", import_string(self.build))
+        if self.closed_form:
+            object.__setattr__(self, "closed_form", import_string(self.closed_form))
+        object.__setattr__(self, "family", self.family or self.name)
+        if Size.parse(self.sizes.default).unit != UNIT_OF_AXIS[self.input.axis]:
+            raise BadSpec(f"model {self.name}: its default size {self.sizes.default} is not a {self.input.axis}")
+        step = self.sizes.multiple_of
+        if isinstance(step, str) and step not in self.knobs:
+            raise BadSpec(f"model {self.name}: sizes are multiples of the option {step!r}, which it does not have")
+
+    @property
+    def knobs(self) -> Mapping[str, Scalar]:
+        """The options with their defaults."""
+        return self.options or {}
+
+    def size(self, text: str | int | None = None) -> Size:
+        """Read a size for this model: a bare number takes its axis, None is its default."""
+        return Size.parse(self.sizes.default if text is None else text, UNIT_OF_AXIS[self.input.axis])
+
+    def with_options(self, options: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """Return all options, given ones over defaults. BadSpec for one that the model does not have."""
+        for name in options:
+            if name not in self.knobs:
+                known = ", ".join(sorted(self.knobs)) or "none"
+                raise BadSpec(f"model {self.name} has no option {name!r}; its options: {known}")
+        return {**self.knobs, **options}
+
+
+def signature_options(build: Callable[..., Any]) -> dict[str, Scalar]:
+    """Read the options of a model off the signature of its ``build`` function: every argument after the size."""
+    arguments = list(inspect.signature(build).parameters.values())[1:]
+    options: dict[str, Scalar] = {}
+    for argument in arguments:
+        if argument.kind is argument.VAR_KEYWORD or argument.kind is argument.VAR_POSITIONAL:
+            raise BadSpec(f"{build.__name__} takes *{argument.name}; name its options, or give options= in the spec")
+        if argument.default is argument.empty:
+            raise BadSpec(f"the option {argument.name!r} of {build.__name__} needs a default")
+        options[argument.name] = argument.default
+    return options
+
+
+def image_classifier(
+    default: int | str,
+    multiple_of: int | str = 1,
+    minimum: int = 1,
+    tokens: ImportString = "",
+    rebuilds: str = "",
+) -> dict[str, Any]:
+    """Return the ModelSpec arguments of a model from an image (B, 3, H, W) to class logits (B, num_classes)."""
+    return {
+        "input": InputSpec("image", "resolution", tokens=tokens, params={"channels": 3}),
+        "sizes": SizeRule(str(Size.parse(default, "px")), multiple_of, minimum, rebuilds=rebuilds),
+        "adapters": {"classification": "zoo.train:Classifier"},
+    }
+
+
+# -- metrics and tasks ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of a table: its name, unit (SI, ``"1"`` for a count or a fraction), direction and kind of interval."""
+
+    name: str
+    unit: str = "1"
+    higher_is_better: bool = False
+    interval: str = ""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained on a task: AdamW with linear warm-up and cosine decay, for a fixed number of steps."""
+
+    name: str
+    steps: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float = 0.05
+    warmup_steps: int = 0
+    label_smoothing: float = 0.0
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """A task: its data, the options it sets in a model, its metrics, and recipes (the first is the default).
+
+    ``kind`` picks the adapter of a model. ``data(split)`` with split ``"train"`` or ``"test"`` returns a sequence of
+    ``(input, target)``. ``evaluate(predictions, targets)`` returns ``{metric: (value, low, high, n)}``.
+    """
+
+    name: str
+    kind: str
+    data: ImportString
+    evaluate: ImportString
+    metrics: tuple[Metric, ...]
+    recipes: tuple[Recipe, ...]
+    model_options: Mapping[str, Scalar] = field(default_factory=dict)
+    description: str = ""
+    source: str = ""
+    licence: str = ""
+    api: int = API
+
+    def __post_init__(self) -> None:
+        """Refuse what breaks the contract."""
+        check_name("task", self.name)
+        if not self.metrics or not self.recipes:
+            raise BadSpec(f"task {self.name} needs at least one metric and one recipe")
+        object.__setattr__(self, "data", import_string(self.data))
+        object.__setattr__(self, "evaluate", import_string(self.evaluate))
+
+    def recipe(self, name: str | None) -> Recipe:
+        """Return a recipe by name, None is the first. BadSpec when there is none of that name."""
+        for recipe in self.recipes:
+            if name in (None, recipe.name):
+                return recipe
+        known = ", ".join(r.name for r in self.recipes)
+        raise BadSpec(f"task {self.name} has no recipe {name!r}; its recipes: {known}")
+
+
+def check_name(kind: str, name: object) -> None:
+    """Raise BadSpec unless ``name`` can stand in a YAML key, a file name and a table."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise BadSpec(f"{name!r} is not a {kind} name; expected letters, digits, '_', '.', '-' and at most one '/'")
+
+
+def source_of(code: str) -> Path | None:
+    """Return the folder of the top package, or the file, in which an import string's code lies (None: not found)."""
+    module_name = code.rpartition(":")[0]
+    if module_name.endswith(".py"):
+        return Path(module_name)
+    found = importlib.util.find_spec(module_name.partition(".")[0])
+    if found is None or found.origin is None:
+        return None
+    return Path(found.origin).parent if found.submodule_search_locations else Path(found.origin)

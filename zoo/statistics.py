@@ -1,0 +1,99 @@
+"""Intervals and the rule that says when there are samples enough. Numbers in, numbers out.
+
+Nothing is assumed of how samples are distributed: times are skewed, heavy-tailed and often bimodal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist, median
+
+
+def median_interval(samples: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
+    """Return the confidence interval of the median, or None where there are too few samples (fewer than 6 for 95 %).
+
+    The k-th smallest and the k-th largest sample hold the median between them with probability
+    1 - 2 P(Binomial(n, 1/2) < k), whatever the distribution; k is the largest that gives ``confidence``
+    (Conover, Practical Nonparametric Statistics, 1999, section 3.2). It holds for one look at ``n`` samples.
+    """
+    k = _order_statistic(len(samples), confidence)
+    if k == 0:
+        return None
+    ordered = sorted(samples)
+    return ordered[k - 1], ordered[-k]
+
+
+def _order_statistic(n: int, confidence: float) -> int:
+    """Return the largest k with P(Binomial(n, 1/2) < k) <= (1 - confidence) / 2, exactly; 0 when there is none."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"a confidence lies between 0 and 1, not at {confidence}")
+    allowed, ways, below = (1 - confidence) / 2, 1, 0
+    for k in range(n // 2 + 1):
+        below += ways
+        if below / (1 << n) > allowed:
+            return k
+        ways = ways * (n - k) // (k + 1)
+    return 0
+
+
+def relative_half_width(samples: Sequence[float], confidence: float = 0.95) -> float:
+    """Return half the width of the median's interval as a fraction of the median; infinite where there is none."""
+    interval = median_interval(samples, confidence)
+    if interval is None:
+        return math.inf
+    half = (interval[1] - interval[0]) / 2
+    middle = abs(median(samples))
+    return half / middle if middle else (math.inf if half else 0.0)
+
+
+def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the score interval of a fraction ``successes / n``; (0, 1) when nothing was tried.
+
+    Wilson, Probable inference, the law of succession, and statistical inference, JASA 22, 1927, without continuity
+    correction. ValueError unless 0 <= successes <= n.
+    """
+    if not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes of {n} is no fraction")
+    if n == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    fraction, shrink = successes / n, 1 + z * z / n
+    centre = (fraction + z * z / (2 * n)) / shrink
+    half = z / shrink * math.sqrt(fraction * (1 - fraction) / n + z * z / (4 * n * n))
+    # At the ends the bound is exact, where rounding would leave a hair.
+    low = 0.0 if successes == 0 else centre - half
+    high = 1.0 if successes == n else centre + half
+    return low, high
+
+
+def is_steady(samples: Sequence[float], window: int, tolerance: float) -> bool:
+    """Tell whether the medians of the last two windows agree within a fraction ``tolerance`` of the larger."""
+    if len(samples) < 2 * window:
+        return False
+    before, after = median(samples[-2 * window : -window]), median(samples[-window:])
+    return abs(before - after) <= tolerance * max(abs(before), abs(after))
+
+
+@dataclass(frozen=True)
+class StoppingRule:
+    """When to stop sampling: the median's interval is tight, the seconds are spent, or there are samples enough.
+
+    ``target`` is the half-width of the 95 % interval of the median as a fraction of the median. A rule that looks
+    again and again stops a little early, so the interval it stops on covers somewhat less than 95 %.
+    """
+
+    target: float = 0.02
+    min_samples: int = 10
+    max_samples: int = 1000
+    budget: float = 2.0
+
+    def reason(self, samples_ns: Sequence[int], elapsed: float) -> str | None:
+        """Return why to stop, ``"tight"``, ``"samples"`` or ``"budget"``, or None to go on; ``elapsed`` in seconds."""
+        enough = len(samples_ns) >= self.min_samples
+        if enough and relative_half_width(samples_ns) <= self.target:
+            return "tight"
+        if len(samples_ns) >= self.max_samples:
+            return "samples"
+        return "budget" if elapsed >= self.budget else None

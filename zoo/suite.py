@@ -1,0 +1,475 @@
+"""Suites: read a YAML file, name file, line and key of what is wrong, and expand it to cases."""
+
+from __future__ import annotations
+
+import fnmatch
+import itertools
+import re
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from zoo.case import Case, check_axis
+from zoo.errors import BadSize, BadSpec, BadSuite, UnknownName, ZooError
+from zoo.metrics import METRICS
+from zoo.registry import Registry
+from zoo.resources import suites
+from zoo.spec import ModelSpec, Scalar, TaskSpec
+
+# -- the schema ----------------------------------------------------------------------------------------------
+
+FIXED_AXES = ("size", "batch_size", "dtype", "device", "mode", "threads")
+SCALE = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
+
+
+def parse_bytes(value: Any) -> Any:
+    """Read an amount of memory: a number of bytes, or text such as ``4 GiB``."""
+    match = re.fullmatch(r"([\d.]+)\s*(k|M|G|Ki|Mi|Gi)?B?", value.strip()) if isinstance(value, str) else None
+    if match:
+        return int(float(match[1]) * SCALE[match[2] or ""])
+    if isinstance(value, str):
+        raise ValueError(f"{value!r} is not an amount of memory; expected bytes, or text such as '4 GiB'")
+    return value
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors, nothing is changed after reading, and types are not bent to fit."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Limits(Strict):
+    """What one case may take: ``time`` in seconds, ``memory`` in bytes above what the worker starts with."""
+
+    time: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=False)] = 300.0
+    memory: Annotated[int, Field(gt=0), BeforeValidator(parse_bytes)] | None = None
+
+
+class ModelEntry(Strict):
+    """One model with options of its own."""
+
+    name: str
+    options: dict[str, Scalar] = {}
+
+
+class Group(Strict):
+    """Models, the axes they are swept over, and what is measured of them."""
+
+    models: Annotated[list[str | ModelEntry], Field(min_length=1)]
+    axes: dict[str, list[Scalar]] = {}
+    metrics: Annotated[list[str], Field(min_length=1)]
+    task: str | None = None
+    recipe: str | None = None
+    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    limits: Limits = Limits()
+
+    @field_validator("axes", mode="before")
+    @classmethod
+    def _lists(cls, axes: Any) -> Any:
+        if not isinstance(axes, dict):
+            return axes
+        return {name: values if isinstance(values, list) else [values] for name, values in axes.items()}
+
+    @field_validator("axes")
+    @classmethod
+    def _no_empty_axis(cls, axes: dict[str, list[Scalar]]) -> dict[str, list[Scalar]]:
+        for name, values in axes.items():
+            if not values:
+                raise ValueError(f"the axis {name!r} has no values, so the group has no cases")
+        return axes
+
+
+class TableSpec(Strict):
+    """A table: the rows are the cases that fit ``where``, the ``columns`` are axes and metrics, in order."""
+
+    title: str
+    columns: Annotated[list[str], Field(min_length=1)]
+    where: dict[str, Scalar | list[Scalar]] = {}
+
+
+class PlotSpec(Strict):
+    """A log-log plot of the metric ``y`` against ``x`` (``size``), one line a model, over the cases that ``where`` fits."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+    title: str
+    y: str
+    x: str = "size"
+    where: dict[str, Scalar | list[Scalar]] = {}
+
+
+class Suite(Strict):
+    """A suite file. ``schema`` is 1."""
+
+    schema_: Annotated[int, Field(alias="schema", ge=1, le=1)]
+    title: str = ""
+    groups: Annotated[list[Group], Field(min_length=1)]
+    tables: list[TableSpec] = []
+    plots: list[PlotSpec] = []
+
+
+@dataclass(frozen=True)
+class SuiteFile:
+    """A suite with its name, its file, and the line of each key, for messages."""
+
+    name: str
+    path: Path
+    suite: Suite
+    lines: Mapping[tuple[Hashable, ...], int]
+
+    def error(self, loc: tuple[Hashable, ...], message: str) -> BadSuite:
+        """Return an error that points at ``loc``, a path of keys and positions."""
+        return BadSuite(self.path, line_of(self.lines, loc), key_text(loc), message)
+
+
+# -- reading -------------------------------------------------------------------------------------------------
+
+
+def find_suite(name: str) -> Path:
+    """Return the file of a suite given by name or by path."""
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        return Path(name)
+    known = suites()
+    if name not in known:
+        raise UnknownName("suite", name, known, ["a suite of your own is given by its path, ending in .yaml"])
+    return known[name]
+
+
+def read_suite(name: str) -> SuiteFile:
+    """Read and validate a suite given by name or by path. BadSuite says file, line and key of what is wrong."""
+    path = find_suite(name)
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise BadSuite(path, None, "", f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise BadSuite(
+            path, None, "", f"is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}"
+        ) from None
+    return parse_suite(text, path)
+
+
+def parse_suite(text: str, path: Path) -> SuiteFile:
+    """Validate the text of a suite; ``path`` is what messages and the name are taken from."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        raise BadSuite(
+            path, mark.line + 1 if mark else None, "", f"not valid YAML: {yaml_problem(text, error)}"
+        ) from None
+    except yaml.YAMLError as error:
+        raise BadSuite(path, None, "", f"not valid YAML: {error}") from None
+    lines = dict(node_lines(node, path)) if node else {}
+    data = yaml.safe_load(text)
+    if not isinstance(data, dict):
+        raise BadSuite(
+            path, None, "", f"expected a mapping with the keys schema and groups, found {type(data).__name__}"
+        )
+    try:
+        suite = Suite.model_validate(data)
+    except ValidationError as invalid:
+        raise first_error(path, lines, invalid) from None
+    return SuiteFile(path.stem, path, suite, lines)
+
+
+def yaml_problem(text: str, error: yaml.MarkedYAMLError) -> str:
+    """Say what YAML found wrong; a tab is named as such."""
+    line = text.splitlines()[error.problem_mark.line] if error.problem_mark and text.splitlines() else ""
+    if "\t" in line:
+        return "a tab character; YAML is indented with spaces"
+    return f"{error.problem or error.context}"
+
+
+def node_lines(
+    node: yaml.Node, path: Path, loc: tuple[Hashable, ...] = ()
+) -> Iterator[tuple[tuple[Hashable, ...], int]]:
+    """Yield the line of every key and item; a key given twice is an error."""
+    yield loc, node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        seen: set[Hashable] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                raise BadSuite(path, key.start_mark.line + 1, key_text((*loc, key.value)), "this key is given twice")
+            seen.add(key.value)
+            yield from node_lines(value, path, (*loc, key.value))
+            yield (*loc, key.value), key.start_mark.line + 1
+    elif isinstance(node, yaml.SequenceNode):
+        for position, item in enumerate(node.value):
+            yield from node_lines(item, path, (*loc, position))
+
+
+def line_of(lines: Mapping[tuple[Hashable, ...], int], loc: tuple[Hashable, ...]) -> int | None:
+    """Return the line of the innermost part of ``loc`` that the file has."""
+    for length in range(len(loc), -1, -1):
+        if loc[:length] in lines:
+            return lines[loc[:length]]
+    return None
+
+
+def key_text(loc: Iterable[Hashable]) -> str:
+    """Write a location as ``groups[0].axes.size``."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
+    return text.lstrip(".")
+
+
+def first_error(path: Path, lines: Mapping[tuple[Hashable, ...], int], invalid: ValidationError) -> BadSuite:
+    """Turn pydantic's findings into one sentence about the first of them that lies deepest in the file."""
+    found = max(invalid.errors(), key=lambda e: (e["type"] == "extra_forbidden", known_depth(lines, e["loc"])))
+    loc = tuple(
+        p for p in found["loc"] if not (isinstance(p, str) and p in ("str", "ModelEntry", "int", "float", "bool"))
+    )
+    message = found["msg"].removeprefix("Value error, ")
+    if found["type"] == "extra_forbidden":
+        allowed = ", ".join(sorted(allowed_keys(loc)))
+        message = f"unknown key; expected one of {allowed}"
+    elif found["type"] == "missing":
+        message = "this key is missing"
+    elif not found["type"].startswith("value_error"):
+        message = f"{message}, found {found['input']!r}" if not isinstance(found["input"], dict | list) else message
+    return BadSuite(path, line_of(lines, loc), key_text(loc), message)
+
+
+def known_depth(lines: Mapping[tuple[Hashable, ...], int], loc: tuple[Hashable, ...]) -> int:
+    """Return how many leading parts of ``loc`` the file has."""
+    return max((n for n in range(len(loc) + 1) if loc[:n] in lines), default=0)
+
+
+def allowed_keys(loc: tuple[Hashable, ...]) -> list[str]:
+    """Return the keys that may stand where ``loc`` points."""
+    names = [part for part in loc[:-1] if isinstance(part, str)]
+    model: type[BaseModel] = Suite
+    for name in names:
+        model = {
+            "groups": Group,
+            "tables": TableSpec,
+            "plots": PlotSpec,
+            "limits": Limits,
+            "models": ModelEntry,
+        }[name]
+    return [info.alias or name for name, info in model.model_fields.items()]
+
+
+# -- expansion -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A case to run, with what is wanted of it. ``illegal`` says why the model cannot take it (a row, not a run)."""
+
+    case: Case
+    metrics: tuple[str, ...]
+    limits: Limits
+    illegal: str = ""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the command line asks for on top of a suite."""
+
+    models: tuple[str, ...] = ()
+    axes: Mapping[str, list[Scalar]] = field(default_factory=dict)
+    metrics: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    threads: int = 1
+
+
+def expand(file: SuiteFile, registry: Registry, choice: Choice) -> list[Planned]:
+    """Return the cases of a suite in order, each once. Errors name file, line and key."""
+    check_choice(file, choice)
+    planned: dict[tuple[str, tuple[str, ...]], Planned] = {}
+    substitutes = [
+        m for m in choice.models if not any(names(file, registry, g, m) for g in range(len(file.suite.groups)))
+    ]
+    for index, group in enumerate(file.suite.groups):
+        for item in expand_group(file, registry, choice, index, group, substitutes):
+            planned.setdefault((item.case.id, item.metrics), item)
+    if not planned:
+        wanted = ", ".join(choice.models)
+        raise ZooError(f"no group of the suite {file.name} can take {wanted}: its sizes, options or task do not fit")
+    return list(planned.values())
+
+
+def check_choice(file: SuiteFile, choice: Choice) -> None:
+    """Raise UnknownName for a metric asked for that no group takes."""
+    known = {metric for group in file.suite.groups for metric in group.metrics}
+    for name in choice.metrics:
+        if name not in known:
+            raise UnknownName(f"metric in the suite {file.name}", name, known)
+
+
+def names(file: SuiteFile, registry: Registry, index: int, pattern: str) -> bool:
+    """Tell whether a group's models include one that ``pattern`` matches; an unknown name is an error."""
+    matched = set(registry.match_models(pattern))
+    return any(spec.name in matched for spec, _ in group_models(file, registry, index))
+
+
+def group_models(file: SuiteFile, registry: Registry, index: int) -> list[tuple[ModelSpec, dict[str, Scalar]]]:
+    """Return the models of a group with their own options; globs in the order of the registry."""
+    found: list[tuple[ModelSpec, dict[str, Scalar]]] = []
+    for position, entry in enumerate(file.suite.groups[index].models):
+        name = entry if isinstance(entry, str) else entry.name
+        options = {} if isinstance(entry, str) else dict(entry.options)
+        try:
+            specs = [registry.model(n) for n in registry.match_models(name)]
+            for spec in specs:
+                spec.with_options(options)
+        except ZooError as error:
+            raise file.error(("groups", index, "models", position), str(error)) from None
+        found.extend((spec, options) for spec in specs if (spec, options) not in found)
+    return found
+
+
+def chosen_models(
+    file: SuiteFile, registry: Registry, choice: Choice, index: int, substitutes: list[str]
+) -> list[tuple[ModelSpec, dict[str, Scalar]]]:
+    """Return the models of a group after ``--models`` and ``--plugin``.
+
+    A model that the suite does not name takes part in every group that it fits.
+    """
+    own = group_models(file, registry, index)
+    guests = [name for name in choice.added if name not in {spec.name for spec, _ in own}]
+    if choice.models:
+        own = [(s, o) for s, o in own if any(fnmatch.fnmatchcase(s.name, m) for m in choice.models)]
+        guests = [name for pattern in substitutes for name in registry.match_models(pattern)]
+    fitting = [registry.model(name) for name in guests if fits(file, registry, choice, index, registry.model(name))]
+    return own + [(spec, {}) for spec in fitting]
+
+
+def fits(file: SuiteFile, registry: Registry, choice: Choice, index: int, spec: ModelSpec) -> bool:
+    """Tell whether a model that a group does not name can take the group's axes and task."""
+    try:
+        cases = group_cases(file, registry, choice, index, spec, {})
+    except ZooError:
+        return False
+    return any(not item.illegal for item in cases)
+
+
+def expand_group(
+    file: SuiteFile, registry: Registry, choice: Choice, index: int, group: Group, substitutes: list[str]
+) -> list[Planned]:
+    """Return the cases of one group; where its only size is illegal for its only model, that is an error."""
+    check_metrics(file, registry, index, group)
+    if not chosen_metrics(group, choice):
+        return []
+    models = chosen_models(file, registry, choice, index, substitutes)
+    cases = [c for spec, options in models for c in group_cases(file, registry, choice, index, spec, options)]
+    if len(cases) == 1 and cases[0].illegal:
+        raise file.error(("groups", index, "axes", "size"), f"model {cases[0].case.model}: {cases[0].illegal}")
+    return cases
+
+
+def chosen_metrics(group: Group, choice: Choice) -> tuple[str, ...]:
+    """Return the metrics of a group after ``--metrics``."""
+    return tuple(m for m in group.metrics if not choice.metrics or m in choice.metrics)
+
+
+def check_metrics(file: SuiteFile, registry: Registry, index: int, group: Group) -> None:
+    """Raise BadSuite for an unknown metric or task, or a metric of a task that the group does not name."""
+    task = group_task(file, registry, index)
+    known = [*METRICS, *(m.name for m in task.metrics)] if task else list(METRICS)
+    for position, name in enumerate(group.metrics):
+        if name not in known:
+            owners = [t.name for t in registry.tasks.values() if name in {m.name for m in t.metrics}]
+            hint = [f"{name} is a metric of the task {owners[0]}: name it with task: {owners[0]}"] if owners else []
+            raise file.error(("groups", index, "metrics", position), str(UnknownName("metric", name, known, hint)))
+    if group.recipe is not None and task is None:
+        raise file.error(("groups", index, "recipe"), "a recipe needs a task; this group names none")
+
+
+def group_task(file: SuiteFile, registry: Registry, index: int) -> TaskSpec | None:
+    """Return the task of a group, or None."""
+    group = file.suite.groups[index]
+    if group.task is None:
+        return None
+    try:
+        task = registry.task(group.task)
+        task.recipe(group.recipe)
+    except ZooError as error:
+        raise file.error(("groups", index, "task"), str(error)) from None
+    return task
+
+
+def group_cases(
+    file: SuiteFile,
+    registry: Registry,
+    choice: Choice,
+    index: int,
+    spec: ModelSpec,
+    own: Mapping[str, Scalar],
+) -> list[Planned]:
+    """Return the cases of one model of a group: the product of its axes, sizes outermost."""
+    group = file.suite.groups[index]
+    task = group_task(file, registry, index)
+    at: tuple[Hashable, ...] = ("groups", index, "axes")
+    if task and task.kind not in spec.adapters:
+        where = ("groups", index, "task")
+        raise file.error(where, f"model {spec.name} has no adapter for {task.kind}, which the task {task.name} needs")
+    axes: dict[str, list[Scalar]] = {"size": [spec.sizes.default], **group.axes, **choice.axes}
+    options = {**own, **(task_options(task, spec) if task else {})}
+    for name in axes:
+        if name not in FIXED_AXES and name not in spec.knobs:
+            known = ", ".join([*FIXED_AXES, *spec.knobs])
+            raise file.error((*at, name), f"model {spec.name} lacks the axis {name!r}; its axes: {known}")
+    found = []
+    seeds: list[int | None] = [*group.seeds] if task else [None]
+    for seed in seeds:
+        for values in itertools.product(*axes.values()):
+            point = dict(zip(axes, values, strict=True))
+            case = make_case(file, at, spec, point, options, choice.threads)
+            if task:
+                case = replace(case, task=task.name, recipe=task.recipe(group.recipe).name, seed=seed)
+            found.append(Planned(case, chosen_metrics(group, choice), group.limits, why_illegal(spec, case)))
+    return found
+
+
+def task_options(task: TaskSpec, spec: ModelSpec) -> dict[str, Scalar]:
+    """Return the options that a task sets in a model. BadSpec when the model lacks one."""
+    spec.with_options(task.model_options)
+    return dict(task.model_options)
+
+
+def make_case(
+    file: SuiteFile,
+    at: tuple[Hashable, ...],
+    spec: ModelSpec,
+    point: Mapping[str, Scalar],
+    options: Mapping[str, Scalar],
+    threads: int,
+) -> Case:
+    """Return the case at one point of the axes."""
+    for name, value in point.items():
+        problem = check_axis(name, value) or option_problem(spec, name, value)
+        if problem:
+            raise file.error((*at, name), problem)
+    try:
+        size = str(spec.size(point["size"]))  # type: ignore[arg-type]
+    except BadSize as error:
+        raise file.error((*at, "size"), str(error)) from None
+    if size[-1] != spec.sizes.default[-1]:
+        message = f"model {spec.name} takes a {spec.input.axis}, such as {spec.sizes.default}, not {size}"
+        raise file.error((*at, "size"), message)
+    fixed = {name: value for name, value in point.items() if name in FIXED_AXES}
+    knobs = {**options, **{name: value for name, value in point.items() if name not in FIXED_AXES}}
+    knobs = {name: value for name, value in knobs.items() if spec.knobs[name] != value}
+    return Case(model=spec.name, **{"threads": threads, **fixed, "size": size}, options=knobs)  # type: ignore[arg-type]
+
+
+def option_problem(spec: ModelSpec, name: str, value: Scalar) -> str | None:
+    """Return what is wrong with the type of an option's value, in words, or None."""
+    default = spec.knobs.get(name)
+    if default is None or type(value) is type(default) or (type(default) is float and type(value) is int):
+        return None
+    return f"{value!r} does not fit the option {name} of model {spec.name}; expected something like {default!r}"
+
+
+def why_illegal(spec: ModelSpec, case: Case) -> str:
+    """Return why a model cannot take a case's size, empty when it can."""
+    try:
+        spec.sizes.check(spec.size(case.size), spec.with_options(case.options))
+    except (BadSize, BadSpec) as error:
+        return str(error)
+    return ""

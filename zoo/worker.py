@@ -1,0 +1,437 @@
+"""The child: forked from a server with torch loaded, it prepares one phase of one case, samples on command, closes.
+
+A server is ``python -m zoo.worker FD``. It never computes and never touches CUDA: it forks workers, and servers of
+its own kind that have a plugin's code loaded as well, and sees to it that nothing outlives them. Every message is one
+packet of JSON; a model's output goes to a log, never into a message.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import gc
+import json
+import os
+import resource
+import selectors
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import psutil
+import torch
+from torch import nn
+
+from zoo import data, train
+from zoo.case import Case
+from zoo.errors import BadSize, BadSpec
+from zoo.jsonio import from_json, to_json
+from zoo.metrics import macs, memory, params, speed
+from zoo.record import Value
+from zoo.spec import ModelSpec, Size, TaskSpec, import_module, resolve
+
+PACKET = 1 << 20
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+INPUT_SEED = 0
+OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "bad_alloc",
+    "Cannot allocate memory",
+)
+NOT_SUPPORTED = ("not implemented for", "no kernel image", "is not supported")
+
+
+def send(channel: socket.socket, message: dict[str, Any]) -> None:
+    """Send one message."""
+    channel.send(json.dumps(message, allow_nan=False).encode())
+
+
+# -- the server ----------------------------------------------------------------------------------------------
+
+
+def serve(channel: socket.socket, preload: list[str]) -> NoReturn:
+    """Fork a worker (or a server) for each request until the parent closes the channel; then kill all that is left."""
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    for name in preload:
+        # A worker meets the same error again, and reports it as its own.
+        with contextlib.suppress(Exception):
+            import_module(name)
+    wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    selector = selectors.DefaultSelector()
+    selector.register(channel, selectors.EVENT_READ)
+    selector.register(wake_read, selectors.EVENT_READ)
+    gc.freeze()
+    children: set[int] = set()
+    send(channel, {"serving": os.getpid()})
+    while True:
+        ready = {key.fileobj for key, _ in selector.select()}
+        if wake_read in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(wake_read, 4096)
+        reap(channel, children)
+        if channel in ready and not answer(channel, children, [selector.fileno(), wake_read, wake_write]):
+            kill_descendants()
+            os._exit(0)
+
+
+def answer(channel: socket.socket, children: set[int], private: list[int]) -> bool:
+    """Carry out one request of the parent; False when it has closed the channel."""
+    message, handed, _, _ = socket.recv_fds(channel, PACKET, 2)
+    if not message:
+        return False
+    request = json.loads(message)
+    if "kill" in request and request["kill"] in children:
+        os.kill(request["kill"], signal.SIGKILL)
+    if "fork" in request:
+        pid = os.fork()
+        if pid == 0:
+            for descriptor in [*private, channel.fileno()]:
+                os.close(descriptor)
+            become_child(request, handed)
+        children.add(pid)
+        for descriptor in handed:
+            os.close(descriptor)
+        send(channel, {"forked": pid})
+    return True
+
+
+def reap(channel: socket.socket, children: set[int]) -> None:
+    """Report every child that ended, and kill what it left running: its process group, and orphans that came to us."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        if pid in children:
+            children.discard(pid)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+            kill_orphans(children)
+            with contextlib.suppress(OSError):
+                send(channel, {"exited": pid, "code": os.waitstatus_to_exitcode(status)})
+
+
+def kill_orphans(children: set[int]) -> None:
+    """Kill the processes that were handed to us when their parents ended."""
+    for process in psutil.Process().children():
+        if process.pid not in children:
+            with contextlib.suppress(psutil.Error):
+                for descendant in [*process.children(recursive=True), process]:
+                    descendant.kill()
+
+
+def kill_descendants() -> None:
+    """Kill everything below this process, until nothing is left."""
+    while descendants := psutil.Process().children(recursive=True):
+        for process in descendants:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, 0)[0]:
+                pass
+
+
+def become_child(request: dict[str, Any], handed: list[int]) -> NoReturn:
+    """After a fork: a session of its own, output to the log, first to die; then serve or work. Never returns."""
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.setsid()
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("1000")
+        os.dup2(handed[1], 1)
+        os.dup2(handed[1], 2)
+        os.close(handed[1])
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        faulthandler.enable(file=2)
+        channel = socket.socket(fileno=handed[0])
+        if "preload" in request:
+            serve(channel, request["preload"])
+        work(channel)
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+    os._exit(0)
+
+
+# -- the worker ----------------------------------------------------------------------------------------------
+
+
+def work(channel: socket.socket) -> None:
+    """Answer the parent's commands, one at a time, until it says close or is gone."""
+    job: Job | None = None
+    while message := channel.recv(PACKET):
+        command = json.loads(message)
+        if command["do"] == "close":
+            return
+        try:
+            if command["do"] == "prepare":
+                job = Job.prepare(command, channel)
+                reply: dict[str, Any] = {"ready": True}
+            elif job is None:
+                raise RuntimeError("a worker prepares a case before anything else")
+            elif command["do"] == "measure":
+                reply = {"values": {name: to_json(value) for name, value in job.measure(command["metric"]).items()}}
+            else:
+                reply = job.sample(command["metric"], command["count"])
+        except (Exception, SystemExit) as error:
+            traceback.print_exc()
+            reply = failure(error)
+        sys.stdout.flush()
+        send(channel, reply)
+
+
+def failure(error: BaseException) -> dict[str, Any]:
+    """Tell the status of a metric that could not be had, and the reason in one line."""
+    text = " ".join(str(error).split())[:400]
+    status = "error"
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in text for words in OUT_OF_MEMORY):
+        status = "oom"
+    elif isinstance(error, BadSize | memory.Unmeasurable | Unsupported) or (
+        isinstance(error, RuntimeError) and any(words in text for words in NOT_SUPPORTED)
+    ):
+        status = "unsupported"
+    elif isinstance(error, train.Diverged):
+        return {"failed": "diverged", "reason": text}
+    if status == "unsupported" and not isinstance(error, RuntimeError):
+        return {"failed": status, "reason": text}
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
+    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return {"failed": status, "reason": f"{type(error).__name__}: {text or 'no message'}{where}"}
+
+
+class Unsupported(Exception):
+    """Something that this machine or this torch cannot do."""
+
+
+@dataclass
+class Job:
+    """One phase of one case."""
+
+    spec: ModelSpec
+    task: TaskSpec | None
+    case: Case
+    channel: socket.socket
+    module: nn.Module | None = None
+    call: Callable[[], Any] = lambda: None
+    synchronize: Callable[[], None] = lambda: None
+    window: int = 0
+    counted: macs.Count | None = None
+    inputs: data.Inputs = field(default=((), {}))
+
+    @classmethod
+    def prepare(cls, command: dict[str, Any], channel: socket.socket) -> Job:
+        """Set threads and limits, then build what the phase needs."""
+        case = from_json(Case, command["case"])
+        job = cls(
+            spec=from_json(ModelSpec, command["spec"]),
+            task=from_json(TaskSpec, command["task"]) if command["task"] else None,
+            case=case,
+            channel=channel,
+        )
+        if command["phase"] == "memory" and not memory.prepare_allocator() and case.device == "cpu":
+            raise memory.Unmeasurable("peak memory is measured with glibc's allocator, which this system lacks")
+        if command["memory"] and case.device != "cuda":
+            limit_memory(command["memory"])
+        torch.set_num_threads(case.threads or 1)
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
+        import_module(str(job.spec.build).rpartition(":")[0])
+        if command["phase"] in ("memory", "speed"):
+            job.build_for_real()
+        return job
+
+    @property
+    def size(self) -> Size:
+        """The case's input size."""
+        return self.spec.size(self.case.size)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The case's dtype."""
+        found = getattr(torch, self.case.dtype)
+        assert isinstance(found, torch.dtype)
+        return found
+
+    def build(self) -> nn.Module:
+        """Build the model on torch's current default device, in the case's dtype, with the weights of its seed."""
+        torch.manual_seed(self.case.seed or 0)
+        module = resolve(str(self.spec.build))(self.size.native, **self.spec.with_options(self.case.options))
+        if not isinstance(module, nn.Module):
+            raise BadSpec(f"{self.spec.build} returns {type(module).__name__}; expected an nn.Module")
+        return module.to(self.dtype)
+
+    def make_inputs(self, device: torch.device, seeded: bool = True) -> data.Inputs:
+        """Make one batch of inputs on a device; on the meta device and for shapes alone there is no seed to set."""
+        generator = torch.Generator(device).manual_seed(INPUT_SEED) if seeded else None
+        make = resolve(str(self.spec.input.make))
+        made: data.Inputs = make(
+            self.size, self.case.batch_size, self.dtype, device, generator, **self.spec.input.params
+        )
+        return made
+
+    def build_for_real(self) -> None:
+        """Build model and inputs on the case's device, ready to be called."""
+        if self.case.device == "cuda" and not torch.cuda.is_available():
+            raise Unsupported("this machine, or this build of torch, has no CUDA device")
+        device = torch.device(self.case.device or "cpu")
+        with device:
+            self.module = self.build().eval().requires_grad_(False)
+        self.inputs = self.make_inputs(device)
+        args, kwargs = self.inputs
+        self.call = torch.inference_mode()(lambda: self.module(*args, **kwargs))  # type: ignore[misc]
+        self.synchronize = speed.synchronizer(device)
+
+    # static
+
+    def on_meta(self) -> nn.Module:
+        """Return the model on the meta device, built once."""
+        if self.module is None:
+            with torch.device("meta"):
+                self.module = self.build().eval()
+        return self.module
+
+    def count(self) -> macs.Count:
+        """Count the forward pass on the meta device, once."""
+        if self.counted is None:
+            self.counted = macs.count(self.on_meta(), *self.make_inputs(torch.device("meta"), seeded=False))
+        return self.counted
+
+    def measure(self, metric: str) -> dict[str, Value]:
+        """Return a metric that is had in one go; a task yields all of its own."""
+        if self.task and metric in {m.name for m in self.task.metrics}:
+            return self.run_task(self.task)
+        measured: Value = getattr(self, f"measure_{metric}")()
+        return {metric: measured}
+
+    def measure_params(self) -> Value:
+        """Parameters, shared ones once."""
+        found = params.count(self.on_meta())
+        detail = {"by_dtype": found.by_dtype, "buffers": found.buffers, "bytes": found.bytes}
+        return Value(value=found.total, convention="shared once", detail=detail)
+
+    def measure_params_trainable(self) -> Value:
+        """Parameters that a gradient reaches."""
+        return Value(value=params.count(self.on_meta()).trainable, convention="shared once")
+
+    def measure_macs(self) -> Value:
+        """Multiply-accumulates of one sample, with everything that is not in them."""
+        count = self.count()
+        detail = {
+            "by_op": {op: n / self.case.batch_size for op, n in count.by_op.items()},
+            "uncounted": [vars(op) for op in count.uncounted],
+            "flops_fft": count.flops_fft / self.case.batch_size,
+            "counter": f"torch {torch.__version__} meta",
+        }
+        return Value(value=self.per_sample(count.macs), convention="mac", detail=detail)
+
+    def measure_flops(self) -> Value:
+        """Two FLOPs for each MAC of one sample."""
+        return Value(value=self.per_sample(2 * self.count().macs), convention="flop")
+
+    def measure_flops_fft(self) -> Value:
+        """FLOPs of the Fourier transforms of one sample, which are no MACs."""
+        return Value(value=self.per_sample(self.count().flops_fft), convention="5 n log2 n")
+
+    def measure_uncounted_ops(self) -> Value:
+        """How many calls of operators are in no count and may matter."""
+        material = [vars(op) for op in self.count().uncounted if op.material]
+        return Value(value=sum(op["calls"] for op in material), convention="material", detail={"ops": material})
+
+    def measure_peak_memory_predicted(self) -> Value:
+        """Peak of inference by fake tensors: weights, inputs and what torch would allocate."""
+        found = memory.predict_peak(lambda: self.build().eval(), lambda device: self.make_inputs(device, seeded=False))
+        detail = {"weights": found.weights, "inputs": found.inputs}
+        return Value(value=found.peak, unit="B", convention="fake tensors", detail=detail)
+
+    def per_sample(self, count: int) -> int | float:
+        """Share a batch's count among its samples."""
+        share = count / self.case.batch_size
+        return int(share) if share.is_integer() else share
+
+    # measured
+
+    def measure_peak_memory(self) -> Value:
+        """Peak of inference: storage of weights and inputs, and the high-water mark of a call above them."""
+        assert self.module is not None
+        if self.case.device == "cuda":
+            found = memory.peak_on_cuda(self.call, torch.device("cuda"))
+            return Value(value=found["allocated"], unit="B", convention="cuda allocator", detail=dict(found))
+        held = memory.storage_bytes(self.module, *self.inputs)
+        transient = memory.measure_peak(self.call)
+        detail = {"weights_and_inputs": held, "transient": transient}
+        return Value(value=held + transient, unit="B", convention="VmHWM", detail=detail)
+
+    def sample(self, metric: str, count: int) -> dict[str, Any]:
+        """Return ``count`` samples in nanoseconds: of one synchronised call, or of a window of queued calls."""
+        if metric == "latency":
+            return {"samples": speed.time_calls(self.call, count, self.synchronize), "calls": 1}
+        if not self.window:
+            self.window = speed.calls_per_window(self.call, self.synchronize)
+        return {
+            "samples": speed.time_windows(self.call, count, self.window, self.synchronize),
+            "calls": self.window,
+        }
+
+    # trained
+
+    def run_task(self, task: TaskSpec) -> dict[str, Value]:
+        """Train on the task's data at the case's size, evaluate, and return all of the task's metrics."""
+        recipe = task.recipe(self.case.recipe)
+        load = resolve(str(task.data))
+        images, targets = train.resized(load("train"), self.size)
+        adapter = resolve(self.spec.adapters[task.kind])(label_smoothing=recipe.label_smoothing)
+        module = self.build()
+
+        def progress(step: int, loss: float) -> None:
+            send(self.channel, {"progress": f"step {step}/{recipe.steps}, loss {loss:.3f}"})
+
+        trained = train.train(module, adapter, images.to(self.dtype), targets, recipe, self.case.seed or 0, progress)
+        test_images, test_targets = train.resized(load("test"), self.size)
+        predictions = train.predict(module, adapter, test_images.to(self.dtype))
+        scores = resolve(str(task.evaluate))(predictions, test_targets)
+        detail = {
+            "recipe": to_json(recipe),
+            "train": {"n": len(targets), "hash": data.data_hash(images, targets)},
+            "test": {"n": len(test_targets), "hash": data.data_hash(test_images, test_targets)},
+            "curve": trained.curve,
+            "seconds": trained.seconds,
+        }
+        kinds = {m.name: m for m in task.metrics}
+        return {
+            name: Value(
+                value=v,
+                unit=kinds[name].unit,
+                interval=(low, high),
+                n=n,
+                convention=kinds[name].interval,
+                detail=detail,
+            )
+            for name, (v, low, high, n) in scores.items()
+        }
+
+
+def limit_memory(allowed: int) -> None:
+    """Let this process have ``allowed`` bytes more than it has now; an allocation past that fails in the process."""
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    limit = int(fields["VmData"].split()[0]) * 1024 + allowed
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+if __name__ == "__main__":
+    serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:])
