@@ -72,25 +72,11 @@ def zoo(tmp_path: Path) -> Zoo:
     return run
 
 
-TINY = """
-import torch.nn as nn
-from zoo import ModelSpec, hookimpl, image_classifier
-
-def build(size, num_classes=10, width=8):
-    return nn.Sequential(nn.Conv2d(3, width, 4, 4), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-                         nn.Linear(width, num_classes))
-
-@hookimpl
-def zoo_models():
-    yield ModelSpec("tiny_conv", build=build, **image_classifier(default=32, multiple_of=4))
-"""
-
-
 @pytest.fixture
 def tiny_file(tmp_path: Path) -> Path:
     """A single-file plugin with one small model, ``tiny_conv``."""
     path = tmp_path / "tiny_conv.py"
-    path.write_text(TINY)
+    path.write_text((ROOT / "tests" / "tiny_conv.py").read_text())
     return path
 
 

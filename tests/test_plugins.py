@@ -1,4 +1,4 @@
-"""A broken plugin is reported with its reason and leaves the others loaded. Entry points are real: a dist-info on the path."""
+"""A broken plugin is reported with its reason and leaves the others loaded. Entry points are real ones."""
 
 import json
 
@@ -157,7 +157,7 @@ def test_a_failure_is_told_when_models_are_listed_and_the_list_goes_on(site, zoo
 def test_single_file_joins_the_registry(tiny_file):
     registry = Registry.load([str(tiny_file)])
     spec = registry.model("tiny_conv")
-    assert spec.knobs == {"num_classes": 10, "width": 8}
+    assert spec.knobs == {"num_classes": 10, "width": 64}
     assert spec.build == f"{tiny_file}:build"
     assert registry.owners["model", "tiny_conv"].name == "tiny_conv"
 

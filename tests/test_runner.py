@@ -228,7 +228,7 @@ def test_killed_at_three_moments_and_resumed_each_case_is_measured_once(tiny_fil
         workers = process_tree(process.pid)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        gone, alive = psutil.wait_procs(workers, timeout=10)
+        _, alive = psutil.wait_procs(workers, timeout=10)
         assert not alive, "workers outlive the command"
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

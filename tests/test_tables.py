@@ -205,7 +205,7 @@ def test_a_number_has_three_digits_or_four_after_a_one(number: float, text: str)
         (12345.0, 11667.0, 13023.0, "12300 ± 700"),  # 678 reads 700 in hundreds
         (12.345, 12.3449, 12.3451, "12.35 ± 0.01"),  # narrower than the last of four digits
         (99.9, 99.9, 99.9, "99.90 ± 0.01"),
-        (0.0, 0.0, 1.06, "0.0 [0.0, 1.1]"),
+        (0.0, 0.0, 1.06, "0.00 [0.00, 1.06]"),
     ],
 )
 def test_an_interval_decides_the_digits(x: float, low: float, high: float, text: str) -> None:
@@ -288,14 +288,16 @@ def test_two_conventions_in_one_column_are_refused() -> None:
 
 
 def test_two_units_in_one_column_are_refused() -> None:
-    with pytest.raises(BadRecords, match="latency would mix units: 's' .* and 'ms' "):
+    with pytest.raises(BadRecords, match=r"latency would mix units: 's' .* and 'ms' "):
         table(timed("a"), timed("b", value=Value(value=3, unit="ms")))
 
 
 def test_two_machines_of_one_name_are_refused() -> None:
     twin = MachineRecord("xeon-2core", {**ENVIRONMENT, "cpu": "Xeon 6130"})
     found = rows(Results((timed("a"), timed("b", machine=twin)), {m.id: m for m in (XEON, twin)}))
-    with pytest.raises(BadRecords, match="two machines go by the name xeon-2core: cpu is 'Xeon 8259CL' .* 'Xeon 6130'"):
+    with pytest.raises(
+        BadRecords, match=r"two machines go by the name xeon-2core: cpu is 'Xeon 8259CL' .* 'Xeon 6130'"
+    ):
         make_table(TableSpec(title="T", columns=["model", "latency"]), found)
 
 

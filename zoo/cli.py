@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from zoo.registry import Registry
     from zoo.runner import Request
     from zoo.spec import Scalar
+    from zoo.suite import SuiteFile
+    from zoo.tables import Format
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 KINDS = ("model", "task", "suite")
@@ -139,7 +141,14 @@ def describe(name: str, registry: Registry, results: Path) -> dict[str, Any]:
         data["plugin"] = registry.owners["model", name].owner
         data["legal_sizes"] = spec.sizes.describe(spec.sizes.step(spec.knobs))
         data["published"] = [
-            {"metric": q.metric, "value": q.value, "unit": q.unit, "at": q.resolution_or_seqlen, "source": q.source}
+            {
+                "task": q.task,
+                "metric": q.metric,
+                "value": q.value,
+                "unit": q.unit,
+                "at": q.resolution_or_seqlen,
+                "source": q.source,
+            }
             for q in quoted
         ]
         return data
@@ -240,7 +249,7 @@ def run(
     plugins: tuple[str, ...],
 ) -> None:
     """Run SUITE, a name or a YAML file, then print and save its tables. What is kept is not measured again."""
-    from zoo import progress, runner
+    from zoo import progress, report, runner
 
     axes = parse_settings(settings) | ({"device": [device]} if device else {})
     request = runner.Request(suite, split(models), axes, split(metrics), plugins, Path(out), retry, fresh)
@@ -249,7 +258,11 @@ def run(
         return
     with progress.make_reporter() as reporter:
         outcome = runner.run_request(request, reporter)
-    print_tables(str(outcome.plan.file.path), outcome.folder, "terminal", save_to=outcome.folder)
+    if outcome.plan.file.suite.tables:
+        print_tables(outcome.plan.file, outcome.folder, "terminal")
+    written = report.write(outcome.plan.file, outcome.folder)
+    if written:
+        click.echo(f"saved: {', '.join(map(str, written))}", err=True)
     if outcome.failed:
         click.echo(f"zoo: {len(outcome.failed)} records ended in error, killed or diverged", err=True)
         sys.exit(EXIT_FAILED)
@@ -295,29 +308,29 @@ def print_dry_run(request: Request) -> None:
     click.echo(f"{progress.plan_line(plan)}; predicted time {total:.0f} s. Nothing was run.")
 
 
-def print_tables(
-    suite: str, folder: Path, form: Literal["terminal", "markdown", "csv"], save_to: Path | None = None
-) -> None:
-    """Print a suite's tables, and save them with the plots where asked."""
+def print_tables(file: SuiteFile, folder: Path, form: Format) -> None:
+    """Print a suite's tables, and on stderr why one cannot be shown."""
     from zoo import report
 
-    written = report.write(suite, folder, save_to) if save_to else []
-    for text in report.tables(suite, folder, form):
+    rendered, problems = report.tables(file, folder, form)
+    for text in rendered:
         click.echo(text)
-    if written:
-        click.echo(f"saved: {', '.join(str(path) for path in written)}", err=True)
+    for problem in problems:
+        click.echo(f"zoo: not shown: {problem}", err=True)
 
 
 @main.command()
 @click.argument("name")
 @click.option("--results", default="results", show_default=True, help="Where the records are.")
 @click.option("--format", "form", type=click.Choice(["terminal", "markdown", "csv"]), default="terminal")
-def table(name: str, results: str, form: Literal["terminal", "markdown", "csv"]) -> None:
+def table(name: str, results: str, form: Format) -> None:
     """Print the tables of suite NAME from records."""
     from zoo.suite import read_suite
 
     suite = read_suite(name)
-    print_tables(name, Path(results) / suite.name, form)
+    if not suite.suite.tables:
+        raise ZooError(f"the suite {suite.name} declares no tables")
+    print_tables(suite, Path(results) / suite.name, form)
 
 
 if __name__ == "__main__":

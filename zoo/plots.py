@@ -197,8 +197,18 @@ def heading(title: str, name: str, chosen: Sequence[Row], lines: Sequence[Series
     marks = [f"hollow triangle: no value ({', '.join(status_words(lines, s) for s in failed)})"] if failed else []
     marks += ["bars: 95 % interval" + (" of the median" if name in METRICS else "")] if intervals else []
     marks += [f"{STALE} earlier source of the plugin"] if any(p.stale for line in lines for p in line.points) else []
-    texts = [clean(text) for text in (" · ".join(shared), convention, " · ".join(marks)) if text]
+    texts = [clean(text) for text in (" · ".join(shared), convention, *omissions(lines), " · ".join(marks)) if text]
     return alt.TitleParams(clean(title), subtitle=[part for text in texts for part in folded(text, 90)])
+
+
+def omissions(lines: Sequence[Series]) -> list[str]:
+    """Say which operations the counts of a line leave out, where they matter."""
+    texts = []
+    for line in lines:
+        ops = [op for point in line.points for op in point.value.detail.get("uncounted") or [] if op.get("material")]
+        if ops:
+            texts.append(f"not counted for {line.name}: {', '.join(dict.fromkeys(op['name'] for op in ops))}")
+    return texts
 
 
 def status_words(lines: Sequence[Series], status: str) -> str:

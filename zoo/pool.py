@@ -56,7 +56,7 @@ class Server:
         }
         with theirs:
             process = subprocess.Popen(
-                [sys.executable, "-m", "zoo.worker", str(theirs.fileno())],
+                [sys.executable, "-m", "zoo.server", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **settings},
                 pass_fds=[theirs.fileno()], start_new_session=True,
             )  # fmt: skip

@@ -53,7 +53,8 @@ class CaseRecord:
     """What was found out about one case in one go. Later records of the same key add metrics or renew them.
 
     ``fingerprint`` holds what the numbers depend on besides the case: the hash of the plugin's source, the protocol,
-    the versions of torch and timm and, for what is measured, the machine. ``environment`` is the id of a machine record.
+    the versions of torch and timm and, for what is measured, the machine. ``environment`` is the id of a machine
+    record.
     """
 
     case: Case

@@ -3,33 +3,51 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Literal
+from typing import TypeVar
 
 from zoo import plots, store
 from zoo import tables as tables_
-from zoo.suite import read_suite
+from zoo.errors import BadRecords
+from zoo.suite import SuiteFile
+
+Spec = TypeVar("Spec")
+Made = TypeVar("Made")
 
 
-def tables(suite: str, folder: Path, form: Literal["terminal", "markdown", "csv"]) -> list[str]:
-    """Return the tables of a suite, rendered as ``terminal``, ``markdown`` or ``csv``."""
+def tables(file: SuiteFile, folder: Path, form: tables_.Format) -> tuple[list[str], list[str]]:
+    """Return the tables of a suite, rendered, and why others cannot be shown. BadRecords where there is none at all."""
     rows = tables_.rows(store.load(folder))
-    return [tables_.render(tables_.make_table(spec, rows), form) for spec in read_suite(suite).suite.tables]
+    made, problems = each(file.suite.tables, lambda spec: tables_.make_table(spec, rows, file.name))
+    if problems and not made:
+        raise BadRecords("; ".join(problems))
+    return [tables_.render(table, form) for _, table in made], problems
 
 
-def write(suite: str, folder: Path, to: Path) -> list[Path]:
-    """Save the tables of a suite as Markdown and CSV and its plots as SVG and PNG; return the files."""
-    file = read_suite(suite)
+def write(file: SuiteFile, folder: Path) -> list[Path]:
+    """Save the tables of a suite as Markdown and CSV and its plots as SVG and PNG beside its records; return the files."""
     rows = tables_.rows(store.load(folder))
-    written = []
-    made = [tables_.make_table(spec, rows) for spec in file.suite.tables]
+    made, _ = each(file.suite.tables, lambda spec: tables_.make_table(spec, rows, file.name))
+    drawn, _ = each(file.suite.plots, lambda spec: plots.plot(spec, rows))
+    written = [save(folder / f"{file_name(spec.title)}.csv", tables_.render(table, "csv")) for spec, table in made]
     if made:
-        written.append(save(to / "tables.md", "\n\n".join(tables_.render(table, "markdown") for table in made) + "\n"))
-    for spec, table in zip(file.suite.tables, made, strict=True):
-        written.append(save(to / f"{file_name(spec.title)}.csv", tables_.render(table, "csv")))
-    for plot in file.suite.plots:
-        written += plots.save(plots.plot(plot, rows), to / plot.name)
+        page = "\n\n".join(tables_.render(table, "markdown").strip() for _, table in made)
+        written.insert(0, save(folder / "tables.md", page + "\n"))
+    for spec, chart in drawn:
+        written += plots.save(chart, folder / spec.name)
     return written
+
+
+def each(specs: Iterable[Spec], make: Callable[[Spec], Made]) -> tuple[list[tuple[Spec, Made]], list[str]]:
+    """Make what can be made of each, and say why the others cannot."""
+    made, problems = [], []
+    for spec in specs:
+        try:
+            made.append((spec, make(spec)))
+        except BadRecords as error:
+            problems.append(str(error))
+    return made, problems
 
 
 def save(path: Path, text: str) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from statistics import NormalDist, median
 
 
@@ -29,10 +30,11 @@ def _order_statistic(n: int, confidence: float) -> int:
     """Return the largest k with P(Binomial(n, 1/2) < k) <= (1 - confidence) / 2, exactly; 0 when there is none."""
     if not 0 < confidence < 1:
         raise ValueError(f"a confidence lies between 0 and 1, not at {confidence}")
-    allowed, ways, below = (1 - confidence) / 2, 1, 0
+    # In whole numbers, of the 2^n ways that n coins can fall.
+    allowed, ways, below = int(Fraction((1 - confidence) / 2) * (1 << n)), 1, 0
     for k in range(n // 2 + 1):
         below += ways
-        if below / (1 << n) > allowed:
+        if below > allowed:
             return k
         ways = ways * (n - k) // (k + 1)
     return 0

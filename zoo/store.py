@@ -80,7 +80,7 @@ def line_of(record: CaseRecord | MachineRecord) -> bytes:
     head: dict[str, Any] = {"schema": data.pop("schema"), "kind": data.pop("kind")}
     if isinstance(record, CaseRecord):
         head |= {"id": record.case.id, "key": record.key, "status": record.status}
-        data["case"] = {k: v for k, v in data["case"].items() if v not in (None, {})}
+        data["case"] = {k: v for k, v in data["case"].items() if v not in (None, {}) or k in ("device", "mode")}
         data["metrics"] = {name: compact(value) for name, value in data["metrics"].items()}
     else:
         head |= {"id": record.id}

@@ -92,7 +92,7 @@ class TableSpec(Strict):
 
 
 class PlotSpec(Strict):
-    """A log-log plot of the metric ``y`` against ``x`` (``size``), one line a model, over the cases that ``where`` fits."""
+    """A log-log plot of the metric ``y`` against ``x`` (``size``), one line a model."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
     title: str
@@ -241,15 +241,14 @@ def known_depth(lines: Mapping[tuple[Hashable, ...], int], loc: tuple[Hashable, 
 def allowed_keys(loc: tuple[Hashable, ...]) -> list[str]:
     """Return the keys that may stand where ``loc`` points."""
     names = [part for part in loc[:-1] if isinstance(part, str)]
-    model: type[BaseModel] = Suite
-    for name in names:
-        model = {
-            "groups": Group,
-            "tables": TableSpec,
-            "plots": PlotSpec,
-            "limits": Limits,
-            "models": ModelEntry,
-        }[name]
+    sections: dict[str, type[BaseModel]] = {
+        "groups": Group,
+        "tables": TableSpec,
+        "plots": PlotSpec,
+        "limits": Limits,
+        "models": ModelEntry,
+    }
+    model: type[BaseModel] = sections[names[-1]] if names else Suite
     return [info.alias or name for name, info in model.model_fields.items()]
 
 

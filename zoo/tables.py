@@ -694,25 +694,40 @@ def render_terminal(table: Table, width: int | None) -> str:
     """Return a table in box-drawing characters; where it is too wide, cells are folded at spaces, never cut."""
     from rich import box
     from rich.console import Console
-    from rich.measure import Measurement
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in table.columns:
-        grid.add_column(Text(clean(column.head)), justify="right" if column.metric else "left", overflow="fold")
-    for row in table.rows:
-        grid.add_row(*(Text(cell.full) for cell in row))
     if width is None and sys.stdout.isatty():
         width = shutil.get_terminal_size().columns
-    console = Console(file=io.StringIO(), width=10_000, color_system=None, force_terminal=False)
-    needed = Measurement.get(console, console.options, grid)
-    console.width = max(needed.minimum, width or max(needed.maximum, 100))
+    columns = [[clean(c.head), *(row[n].full for row in table.rows)] for n, c in enumerate(table.columns)]
+    gaps = 3 * (len(columns) - 1)
+    widths = fitted_widths(columns, width - gaps if width else None)
+    grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column, texts, size in zip(table.columns, columns, widths, strict=True):
+        grid.add_column(Text(texts[0]), justify="right" if column.metric else "left", overflow="fold", width=size)
+    for row in table.rows:
+        grid.add_row(*(Text(cell.full) for cell in row))
+    out = io.StringIO()
+    whole = max(sum(widths) + gaps, width or 100)
+    console = Console(file=out, width=whole, color_system=None, force_terminal=False)
     console.print(Text(table.title), grid, "", sep="\n")
     for line in (*numbered(table.notes), *table.footer):
         console.print(Text(line, overflow="fold"))
-    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    return "\n".join(line.rstrip() for line in lines) + "\n"
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+
+
+def fitted_widths(columns: Sequence[Sequence[str]], available: int | None) -> list[int]:
+    """Return the widths of columns of texts: their longest text, less to fit, never below their longest word."""
+    from rich.cells import cell_len
+
+    widths = [max(map(cell_len, texts)) for texts in columns]
+    words = [max(cell_len(word) for text in texts for word in text.split() or [""]) for texts in columns]
+    while available is not None and sum(widths) > available:
+        slack = [width - word for width, word in zip(widths, words, strict=True)]
+        if max(slack) <= 0:
+            break
+        widths[slack.index(max(slack))] -= 1
+    return widths
 
 
 def numbered(notes: Sequence[str]) -> list[str]:

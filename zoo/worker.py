@@ -1,30 +1,20 @@
-"""The child: forked from a server with torch loaded, it prepares one phase of one case, samples on command, closes.
+"""The child: it prepares one phase of one case, measures or samples on command, and closes.
 
-A server is ``python -m zoo.worker FD``. It never computes and never touches CUDA: it forks workers, and servers of
-its own kind that have a plugin's code loaded as well, and sees to it that nothing outlives them. Every message is one
-packet of JSON; a model's output goes to a log, never into a message.
+Every message is one packet of JSON on a socket of its own; what a model prints goes to a log, never into a message.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import faulthandler
-import gc
 import json
-import os
 import resource
-import selectors
-import signal
 import socket
 import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import psutil
 import torch
 from torch import nn
 
@@ -37,139 +27,14 @@ from zoo.record import Value
 from zoo.spec import ModelSpec, Size, TaskSpec, import_module, resolve
 
 PACKET = 1 << 20
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 INPUT_SEED = 0
-OUT_OF_MEMORY = (
-    "can't allocate memory",
-    "not enough memory",
-    "out of memory",
-    "bad_alloc",
-    "Cannot allocate memory",
-)
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "Cannot allocate memory")
 NOT_SUPPORTED = ("not implemented for", "no kernel image", "is not supported")
 
 
 def send(channel: socket.socket, message: dict[str, Any]) -> None:
     """Send one message."""
     channel.send(json.dumps(message, allow_nan=False).encode())
-
-
-# -- the server ----------------------------------------------------------------------------------------------
-
-
-def serve(channel: socket.socket, preload: list[str]) -> NoReturn:
-    """Fork a worker (or a server) for each request until the parent closes the channel; then kill all that is left."""
-    libc = ctypes.CDLL(None)
-    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    for name in preload:
-        # A worker meets the same error again, and reports it as its own.
-        with contextlib.suppress(Exception):
-            import_module(name)
-    wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-    selector = selectors.DefaultSelector()
-    selector.register(channel, selectors.EVENT_READ)
-    selector.register(wake_read, selectors.EVENT_READ)
-    gc.freeze()
-    children: set[int] = set()
-    send(channel, {"serving": os.getpid()})
-    while True:
-        ready = {key.fileobj for key, _ in selector.select()}
-        if wake_read in ready:
-            with contextlib.suppress(BlockingIOError):
-                os.read(wake_read, 4096)
-        reap(channel, children)
-        if channel in ready and not answer(channel, children, [selector.fileno(), wake_read, wake_write]):
-            kill_descendants()
-            os._exit(0)
-
-
-def answer(channel: socket.socket, children: set[int], private: list[int]) -> bool:
-    """Carry out one request of the parent; False when it has closed the channel."""
-    message, handed, _, _ = socket.recv_fds(channel, PACKET, 2)
-    if not message:
-        return False
-    request = json.loads(message)
-    if "kill" in request and request["kill"] in children:
-        os.kill(request["kill"], signal.SIGKILL)
-    if "fork" in request:
-        pid = os.fork()
-        if pid == 0:
-            for descriptor in [*private, channel.fileno()]:
-                os.close(descriptor)
-            become_child(request, handed)
-        children.add(pid)
-        for descriptor in handed:
-            os.close(descriptor)
-        send(channel, {"forked": pid})
-    return True
-
-
-def reap(channel: socket.socket, children: set[int]) -> None:
-    """Report every child that ended, and kill what it left running: its process group, and orphans that came to us."""
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid == 0:
-            return
-        if pid in children:
-            children.discard(pid)
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, signal.SIGKILL)
-            kill_orphans(children)
-            with contextlib.suppress(OSError):
-                send(channel, {"exited": pid, "code": os.waitstatus_to_exitcode(status)})
-
-
-def kill_orphans(children: set[int]) -> None:
-    """Kill the processes that were handed to us when their parents ended."""
-    for process in psutil.Process().children():
-        if process.pid not in children:
-            with contextlib.suppress(psutil.Error):
-                for descendant in [*process.children(recursive=True), process]:
-                    descendant.kill()
-
-
-def kill_descendants() -> None:
-    """Kill everything below this process, until nothing is left."""
-    while descendants := psutil.Process().children(recursive=True):
-        for process in descendants:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, 0)[0]:
-                pass
-
-
-def become_child(request: dict[str, Any], handed: list[int]) -> NoReturn:
-    """After a fork: a session of its own, output to the log, first to die; then serve or work. Never returns."""
-    try:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        os.setsid()
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        with contextlib.suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text("1000")
-        os.dup2(handed[1], 1)
-        os.dup2(handed[1], 2)
-        os.close(handed[1])
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        faulthandler.enable(file=2)
-        channel = socket.socket(fileno=handed[0])
-        if "preload" in request:
-            serve(channel, request["preload"])
-        work(channel)
-    except BaseException:
-        traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(1)
-    os._exit(0)
-
-
-# -- the worker ----------------------------------------------------------------------------------------------
 
 
 def work(channel: socket.socket) -> None:
@@ -431,7 +296,3 @@ def limit_memory(allowed: int) -> None:
     fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     limit = int(fields["VmData"].split()[0]) * 1024 + allowed
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-
-
-if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:])

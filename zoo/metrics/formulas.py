@@ -108,9 +108,10 @@ def multi_head_attention(query: Shape, key: Shape, _value: Shape, width: int, *_
     return batch * (2 * (n + m) * width * width + 2 * n * m * width)
 
 
-def encoder_layer(x: Shape, width: int, *args: Any, **kwargs: Any) -> int:
+def encoder_layer(x: Shape, width: int, *args: Any, **__: Any) -> int:
     """A Transformer encoder layer (B, N, C) as one operator."""
-    up, down = (args[i] if i < len(args) else kwargs[name] for i, name in ((12, "ffn_weight_1"), (14, "ffn_weight_2")))
+    up: Shape = args[12]
+    down: Shape = args[14]
     return multi_head_attention(x, x, x, width) + prod(x[:-1]) * (prod(up) + prod(down))
 
 

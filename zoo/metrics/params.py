@@ -38,7 +38,7 @@ def elements(tensors: Iterable[Tensor]) -> int:
     """Return how many different elements some tensors have between them."""
     ranges: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for tensor in tensors:
-        start, length = tensor.storage_offset(), _extent(tensor)
+        start, length = int(tensor.storage_offset()), _extent(tensor)
         if length:
             ranges[tensor.untyped_storage()._cdata].append((start, start + length))
     return sum(_union(spans) for spans in ranges.values())

@@ -1,0 +1,245 @@
+"""The FNet plugin: its mixing against the formula, exact parameters and MACs, and what it refuses."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+import zoo_fnet
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from zoo_fnet.model import fourier_mix
+
+from zoo import ModelSpec, ZooError, published
+from zoo.spec import resolve
+
+SPECS: dict[str, ModelSpec] = {spec.name: spec for spec in zoo_fnet.zoo_models()}
+TEXT = [name for name, spec in SPECS.items() if spec.input.kind == "tokens"]
+
+
+def build(name: str, size: int | str | None = None, **options: object) -> nn.Module:
+    """Build a variant for inference, as the host does: the size checked, all options given."""
+    spec = SPECS[name]
+    knobs = spec.with_options(options)
+    at = spec.size(size)
+    spec.sizes.check(at, knobs)
+    return resolve(spec.build)(at.native, **knobs).eval()
+
+
+def on_meta(name: str, size: int | str | None = None, **options: object) -> nn.Module:
+    with torch.device("meta"):
+        return build(name, size, **options)
+
+
+def params(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def inputs(name: str, size: int | str | None = None, batch_size: int = 1, device: str = "cpu") -> Tensor:
+    """Make one batch of inputs as the spec says."""
+    spec = SPECS[name]
+    make = resolve(spec.input.make)
+    (x,), _ = make(spec.size(size), batch_size, torch.float32, torch.device(device), None, **spec.input.params)
+    return x
+
+
+def macs(model: nn.Module, x: Tensor) -> float:
+    """Count the MACs of one forward on the meta device: the Fourier transforms count 0 there."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(x)
+    return counter.get_total_flops() / 2
+
+
+def closed_form(name: str, size: int | str | None = None, **options: object) -> int:
+    spec = SPECS[name]
+    return resolve(spec.closed_form)(spec.size(size).native, **spec.with_options(options))
+
+
+def dft(n: int) -> Tensor:
+    """Return the DFT matrix (n, n): exp(-2 pi i jk / n)."""
+    jk = torch.outer(torch.arange(n), torch.arange(n)).double()
+    return torch.exp(-2j * math.pi * jk / n)
+
+
+# -- mixing --------------------------------------------------------------------------------------------------
+
+
+def test_mixing_is_the_real_part_of_a_transform_over_tokens_and_channels():
+    x = torch.randn(2, 6, 10, dtype=torch.float64)
+    by_hand = (dft(6) @ x.to(torch.complex128) @ dft(10)).real  # F_N x F_d, both symmetric
+    torch.testing.assert_close(fourier_mix(x), by_hand)
+    torch.testing.assert_close(fourier_mix(x), torch.fft.fft2(x).real)
+
+
+def test_the_order_of_the_two_transforms_does_not_matter():
+    x = torch.randn(2, 6, 10, dtype=torch.float64)
+    channels_first = torch.fft.fft(torch.fft.fft(x, dim=-1), dim=-2).real
+    tokens_first = torch.fft.fft(torch.fft.fft(x, dim=-2), dim=-1).real
+    torch.testing.assert_close(channels_first, tokens_first)
+    torch.testing.assert_close(fourier_mix(x), channels_first)
+
+
+def test_mixing_ones_puts_everything_into_the_first_place():
+    mixed = fourier_mix(torch.ones(1, 4, 8))
+    assert mixed[0, 0, 0] == 4 * 8
+    assert mixed.abs().sum() == 4 * 8
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_mixing_keeps_the_dtype_and_computes_at_least_in_float32(dtype):
+    x = torch.randn(2, 6, 10).to(dtype)
+    wide = x if dtype == torch.float64 else x.float()
+    assert torch.equal(fourier_mix(x), torch.fft.fft2(wide).real.to(dtype))
+
+
+def test_autocast_leaves_the_transform_in_float32():
+    x = torch.randn(2, 6, 10)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(fourier_mix(x), torch.fft.fft2(x).real)
+        assert build("fnet_vision_nano")(inputs("fnet_vision_nano")).isfinite().all()
+
+
+# -- counts --------------------------------------------------------------------------------------------------
+
+
+def test_importing_the_plugin_imports_no_library():
+    code = (
+        "import sys, zoo_fnet, zoo_fnet.macs; list(zoo_fnet.zoo_models()); print({'torch', 'numpy'} & set(sys.modules))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "set()"
+
+
+def test_parameters_are_those_of_the_port_in_transformers():
+    # d (32,000 words + 512 positions + 4 types), LN, projection; layers of 2 LNs and d -> 4 d -> d; pooler
+    d = 768
+    embeddings = (32_000 + 512 + 4) * d + 2 * d + d * (d + 1)
+    layer = 2 * 2 * d + 4 * d * (d + 1) + d * (4 * d + 1)
+    assert embeddings + 12 * layer + d * (d + 1) == 82_861_056
+    assert params(on_meta("fnet_base")) == 82_861_056
+    assert params(on_meta("fnet_large")) == 236_945_408
+
+
+def test_vision_parameters_are_those_of_vit_without_attention_and_class_token():
+    attention = 4 * 768 * 769  # query, key, value and output, with biases
+    class_token = 768 + 768  # itself and its position embedding
+    assert params(on_meta("fnet_vision_b16")) == 86_567_656 - 12 * attention - class_token
+
+
+@pytest.mark.parametrize(("name", "expected"), [("fnet_base", 29.294), ("fnet_large", 103.617)])
+def test_macs_by_hand_are_those_published(name, expected):
+    assert round(closed_form(name) / 1e9, 3) == expected
+
+
+def test_the_pooler_counts_too():
+    d, n = 768, 512
+    without = n * d**2 + 12 * 2 * n * d * 4 * d
+    assert round(without / 1e9, 3) == 29.293
+    assert closed_form("fnet_base") == without + d**2
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_macs_by_hand_are_those_counted(name):
+    assert macs(on_meta(name), inputs(name, device="meta")) == closed_form(name)
+
+
+def test_macs_by_hand_hold_for_every_option():
+    options = {"width": 48, "depth": 3, "ff_ratio": 2, "max_positions": 40, "dropout": 0.0}
+    assert set(options) == set(SPECS["fnet_nano"].knobs)
+    model = on_meta("fnet_nano", 40, **options)
+    assert macs(model, inputs("fnet_nano", 40, device="meta")) == closed_form("fnet_nano", 40, **options)
+
+    options = {"num_classes": 7, "patch_size": 8, "width": 48, "depth": 3, "mlp_ratio": 2.5}
+    assert set(options) == set(SPECS["fnet_vision_nano"].knobs)
+    model = on_meta("fnet_vision_nano", "32x64px", **options)
+    x = inputs("fnet_vision_nano", "32x64px", device="meta")
+    assert macs(model, x) == closed_form("fnet_vision_nano", "32x64px", **options)
+
+
+@pytest.mark.parametrize("name", ["fnet_nano", "fnet_vision_nano"])
+def test_every_option_changes_the_model(name):
+    others = {
+        "num_classes": 7,
+        "patch_size": 8,
+        "width": 32,
+        "depth": 3,
+        "mlp_ratio": 2.0,
+        "ff_ratio": 2,
+        "max_positions": 200,
+        "dropout": 0.2,
+    }
+    for option in SPECS[name].knobs:
+        assert str(on_meta(name, **{option: others[option]})) != str(on_meta(name))
+
+
+# -- behaviour -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 7, 128, 300])
+def test_nano_encodes_texts_of_several_lengths(size):
+    with torch.no_grad():
+        out = build("fnet_nano", size)(inputs("fnet_nano", size, batch_size=2))
+    assert out["hidden"].shape == (2, size, 64)
+    assert out["pooled"].shape == (2, 64)
+    assert out["hidden"].isfinite().all()
+    assert out["pooled"].abs().max() <= 1
+
+
+@pytest.mark.parametrize("size", [8, 32, 48, "16x32px"])
+def test_vision_nano_classifies_images_of_several_sizes(size):
+    with torch.no_grad():
+        logits = build("fnet_vision_nano", size)(inputs("fnet_vision_nano", size, batch_size=2))
+    assert logits.shape == (2, 10)
+    assert logits.isfinite().all()
+
+
+def test_types_of_token_are_0_when_left_out():
+    model, ids = build("fnet_nano"), inputs("fnet_nano")
+    with torch.no_grad():
+        plain, zero, one = model(ids), model(ids, torch.zeros_like(ids)), model(ids, torch.ones_like(ids))
+    assert torch.equal(plain["hidden"], zero["hidden"])
+    assert not torch.equal(plain["hidden"], one["hidden"])
+
+
+@pytest.mark.parametrize("name", ["fnet_nano", "fnet_vision_nano"])
+def test_gradients_reach_every_parameter(name):
+    model = build(name)
+    out = model(inputs(name))
+    loss = out.square().sum() if isinstance(out, Tensor) else out["hidden"].sum() + out["pooled"].sum()
+    loss.backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_the_last_of_many_tokens_reaches_the_first_in_one_layer():
+    model, ids = build("fnet_nano", 64, depth=1), inputs("fnet_nano", 64)
+    other = ids.clone()
+    other[0, -1] = (ids[0, -1] + 1) % zoo_fnet.VOCABULARY
+    with torch.no_grad():
+        assert not torch.allclose(model(ids)["pooled"], model(other)["pooled"])
+
+
+def test_tokens_of_a_text_are_its_length_and_of_an_image_its_patches():
+    for name, size, expected in (("fnet_base", 512, 512), ("fnet_vision_b16", 224, 196)):
+        assert resolve(SPECS[name].input.tokens)(size, **SPECS[name].knobs) == expected
+
+
+def test_a_text_longer_than_the_paper_allows_is_refused():
+    with pytest.raises(ZooError, match="1024tok is not legal: expected from 1 to 512tok; nearest legal size: 512tok"):
+        build("fnet_base", 1024)
+
+
+def test_a_text_longer_than_the_positions_is_refused():
+    with pytest.raises(ZooError, match="max_positions=64 cannot read 128 tokens"):
+        build("fnet_nano", 128, max_positions=64)
+
+
+def test_the_vision_variants_say_that_they_are_not_the_papers():
+    assert all("not the paper's" in SPECS[name].notes for name in SPECS if name not in TEXT)
+
+
+@pytest.mark.parametrize("name", [name for name, spec in SPECS.items() if spec.published])
+def test_published_numbers_are_there(name):
+    assert published.of(*SPECS[name].published)
