@@ -45,17 +45,15 @@ class Prints:
 
     def of(self, case: Case, phase: Phase) -> dict[str, str]:
         """Return what the numbers of a phase depend on besides the case."""
-        codes = [str(self.registry.models[case.model].build)]
-        if phase == "task" and case.task:
-            codes.append(str(self.registry.tasks[case.task].data))
         versions = environment.versions()
-        machine = {} if phase == "static" else {"machine": self.machine}
+        task = self.registry.tasks[case.task] if phase == "task" and case.task else None
         return {
-            "plugin": "+".join(map(cached_hash, codes)),
+            "plugin": cached_hash(str(self.registry.models[case.model].build)),
+            **({"task": cached_hash(str(task.data))} if task else {}),
             "protocol": str(PROTOCOL),
             "torch": versions["torch"],
             "timm": versions["timm"],
-            **machine,
+            **({"machine": self.machine} if phase != "static" else {}),
         }
 
 
@@ -112,7 +110,7 @@ def what_changed(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     changes = []
     for name in now:
         if before.get(name) != now[name]:
-            changes.append(f"{name} changed" if name == "plugin" else f"{name} {before.get(name)} -> {now[name]}")
+            changes.append(f"{name} changed" if name in ("plugin", "task") else f"{name} {before.get(name)} -> {now[name]}")
     return ", ".join(changes) or "changed"
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
+from zoo import environment
 from zoo.errors import ZooError
 from zoo.record import Status
 from zoo.spec import ModelSpec
@@ -49,11 +50,7 @@ class Server:
         """Start the base server of a launch environment and wait until torch is loaded."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         log = tempfile.TemporaryFile()  # noqa: SIM115
-        settings = {
-            "OMP_NUM_THREADS": str(threads),
-            "MKL_NUM_THREADS": str(threads),
-            "TOKENIZERS_PARALLELISM": "false",
-        }
+        settings = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), **environment.LAUNCH}
         with theirs:
             process = subprocess.Popen(
                 [sys.executable, "-m", "zoo.server", str(theirs.fileno())],
