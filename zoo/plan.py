@@ -110,7 +110,9 @@ def what_changed(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     changes = []
     for name in now:
         if before.get(name) != now[name]:
-            changes.append(f"{name} changed" if name in ("plugin", "task") else f"{name} {before.get(name)} -> {now[name]}")
+            changes.append(
+                f"{name} changed" if name in ("plugin", "task") else f"{name} {before.get(name)} -> {now[name]}"
+            )
     return ", ".join(changes) or "changed"
 
 

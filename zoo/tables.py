@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.case import Case
 from zoo.errors import BadRecords
-from zoo.metrics import METRICS
+from zoo.metrics import CONVENTIONS, METRICS
 from zoo.record import CaseRecord, MachineRecord, Value, gravest
 from zoo.spec import Scalar, Size
 
@@ -598,7 +598,7 @@ def footer_lines(
         values = [row.values[name].value for row in found if name in row.values]
         convention = next((v.convention for v in values if v.convention), "")
         if convention:
-            yield f"{metric_title(name)}: {convention}."
+            yield f"{metric_title(name)}: {CONVENTIONS.get(convention, convention)}."
         elif not values:
             yield f"{name}: no record here has it."
     constant = constant_axes(found, axes)

@@ -80,7 +80,7 @@ def train(
 ) -> Trained:
     """Train in place on images (n, C, H, W). Diverged names the step at which the loss stopped being finite."""
     model.train()
-    optimizer = torch.optim.AdamW(adapter.param_groups(model, recipe), lr=recipe.learning_rate)
+    optimizer = torch.optim.AdamW(adapter.param_groups(model, recipe), lr=recipe.learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, recipe))
     order = torch.Generator().manual_seed(seed)
     started, losses, curve = time.monotonic(), [], []

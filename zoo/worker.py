@@ -284,7 +284,6 @@ class Job:
                 unit=kinds[name].unit,
                 interval=(low, high),
                 n=n,
-                convention=kinds[name].interval,
                 detail=detail,
             )
             for name, (v, low, high, n) in scores.items()

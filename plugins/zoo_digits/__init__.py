@@ -16,7 +16,7 @@ def zoo_tasks() -> Iterator[TaskSpec]:
         data="zoo_digits.data:load",
         evaluate="zoo.data:top1",
         metrics=(Metric("top1", higher_is_better=True, interval="wilson"),),
-        recipes=(Recipe("quick", steps=300, batch_size=64, learning_rate=2e-3, warmup_steps=30),),
+        recipes=(Recipe("quick", steps=300, batch_size=48, learning_rate=2e-3, warmup_steps=30),),
         model_options={"num_classes": 10},
         description="1,797 grey 8x8 images of handwritten digits, 1,437 to train on and 360 to test on; "
         "the writers of the test images wrote training images too, so a score says nothing of new writers",

@@ -25,6 +25,20 @@ class HarnessMetric(Metric):
     title: str = ""
 
 
+# How a value was counted or measured, in the words of a table's footer. A value stores the name.
+CONVENTIONS = {
+    "shared once": "a shared tensor counts once",
+    "mac": "multiply-accumulates of one sample",
+    "flop": "two for each multiply-accumulate, of one sample",
+    "5 n log2 n": "5 n log2 n for a complex Fourier transform, of one sample; in no count of MACs",
+    "material": "calls of operators that are in no count and may matter",
+    "fake tensors": "weights, inputs and what torch would allocate; nothing is run",
+    "VmHWM": "weights, inputs, and the process's high-water mark of one call above them",
+    "cuda allocator": "the most that torch held at once",
+    "synchronised each call": "one forward, waited for",
+    "queued calls": "forwards queued one after the other",
+}
+
 METRICS: dict[str, HarnessMetric] = {
     m.name: m
     for m in (
