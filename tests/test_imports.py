@@ -28,7 +28,8 @@ store
 environment
 statistics
 metrics.formulas
-metrics.params metrics.macs metrics.memory metrics.speed
+metrics.params metrics.macs metrics.speed
+metrics.memory
 data
 train
 worker

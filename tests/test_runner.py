@@ -121,7 +121,8 @@ def run_hostile(tmp_path):
         mark = f"zoo-test-{os.getpid()}-{tmp_path.name}"
         (tmp_path / "hostile.py").write_text(HOSTILE.format(mark=mark))
         (tmp_path / "trial.yaml").write_text(SUITE.format(models=", ".join(models), time=time) + more)
-        command = [sys.executable, "-m", "zoo.cli", "run", "trial.yaml", "--plugin", "hostile.py"]
+        asked = ["--plugin", "hostile.py", "--models", ",".join(models)]
+        command = [sys.executable, "-m", "zoo.cli", "run", "trial.yaml", *asked]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False)
         assert "Traceback" not in done.stderr, done.stderr
         left = [p for p in psutil.process_iter(["cmdline"]) if mark in " ".join(p.info["cmdline"] or [])]
@@ -195,7 +196,7 @@ def test_run_again_measures_nothing_and_an_edit_runs_only_its_cases(tiny_file, s
     before = file.read_bytes()
     again = zoo(*command)
     assert "0 cases to run, 2 skipped" in again.stderr
-    assert "measured before" in again.stderr
+    assert "skipped, measured before: 2 cases of resnet_nano, tiny_conv" in again.stderr
     assert file.read_bytes() == before
     tiny_file.write_text(tiny_file.read_text() + "\n# an edit\n")
     edited = zoo(*command)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import BadRecords
-from zoo.metrics import METRICS
+from zoo.metrics import CONVENTIONS, METRICS
 from zoo.record import Value
 from zoo.spec import Size
 from zoo.tables import (
@@ -197,7 +197,11 @@ def heading(title: str, name: str, chosen: Sequence[Row], lines: Sequence[Series
     marks = [f"hollow triangle: no value ({', '.join(status_words(lines, s) for s in failed)})"] if failed else []
     marks += ["bars: 95 % interval" + (" of the median" if name in METRICS else "")] if intervals else []
     marks += [f"{STALE} earlier source of the plugin"] if any(p.stale for line in lines for p in line.points) else []
-    texts = [clean(text) for text in (" · ".join(shared), convention, *omissions(lines), " · ".join(marks)) if text]
+    texts = [
+        clean(text)
+        for text in (" · ".join(shared), CONVENTIONS.get(convention, convention), *omissions(lines), " · ".join(marks))
+        if text
+    ]
     return alt.TitleParams(clean(title), subtitle=[part for text in texts for part in folded(text, 90)])
 
 

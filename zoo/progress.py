@@ -11,6 +11,7 @@ from zoo.record import CaseRecord, gravest
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from zoo.case import Case
     from zoo.plan import Plan, Work
 
 
@@ -49,6 +50,14 @@ def plan_line(plan: Plan) -> str:
     return f"{plan.file.name} on {plan.machine}: {len(plan.work)} cases to run, {len(plan.skipped)} skipped"
 
 
+def grouped(skipped: Sequence[tuple[Case, str]]) -> dict[str, list[Case]]:
+    """Return skipped cases by the reason why."""
+    found: dict[str, list[Case]] = {}
+    for case, why in skipped:
+        found.setdefault(why, []).append(case)
+    return found
+
+
 class LineReporter(Reporter):
     """Plain lines on stderr, one a case."""
 
@@ -64,8 +73,9 @@ class LineReporter(Reporter):
         for failure in plan.failures:
             self.say(f"zoo: {failure}")
         self.say(plan_line(plan))
-        for case, why in plan.skipped:
-            self.say(f"  skipped {case.id}: {why}")
+        for why, cases in grouped(plan.skipped).items():
+            names = ", ".join(dict.fromkeys(case.model for case in cases))
+            self.say(f"  skipped, {why}: {len(cases)} cases of {names}")
 
     def finished(self, number: int, work: Work, records: Sequence[CaseRecord], seconds: float) -> None:
         """Write the case's line."""

@@ -26,7 +26,7 @@ def tables(file: SuiteFile, folder: Path, form: tables_.Format) -> tuple[list[st
 
 
 def write(file: SuiteFile, folder: Path) -> list[Path]:
-    """Save the tables of a suite as Markdown and CSV and its plots as SVG and PNG beside its records; return the files."""
+    """Save the tables as Markdown and CSV and the plots as SVG and PNG, beside the records; return the files."""
     rows = tables_.rows(store.load(folder))
     made, _ = each(file.suite.tables, lambda spec: tables_.make_table(spec, rows, file.name))
     drawn, _ = each(file.suite.plots, lambda spec: plots.plot(spec, rows))

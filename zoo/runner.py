@@ -30,7 +30,7 @@ from zoo.suite import Choice, Planned, SuiteFile, expand, read_suite
 MEMORY_SHARE = 0.9
 STATIC_SECONDS = 60.0
 REQUEST_SECONDS = 0.1
-WARM_UP = StoppingRule(target=0.0, min_samples=3, max_samples=1000, budget=1.0)
+WARM_UP = StoppingRule(target=0.0, min_samples=3, max_samples=1000, budget=1.0, overdraft=1.0)
 SAMPLING = StoppingRule()
 PREDICTED = "peak_memory_predicted"
 
@@ -116,11 +116,12 @@ class Session:
         members = [self.member(work) for work in works]
         for phase in PHASES:
             active = [m for m in members if self.may_run(m, phase)]
+            began = time.monotonic()
             if active:
                 self.run_phase(active, phase)
             for m in members:
                 if m.found.get(phase):
-                    yield self.record(m, phase)
+                    yield self.record(m, phase, time.monotonic() - began)
 
     def member(self, work: Work) -> Member:
         """Look up what a case needs."""
@@ -193,8 +194,8 @@ class Session:
             member.predicted = int(values[metric].value or 0)
         member.keep(phase, values)
 
-    def record(self, member: Member, phase: Phase) -> CaseRecord:
-        """Return the record of one phase of a case."""
+    def record(self, member: Member, phase: Phase, seconds: float) -> CaseRecord:
+        """Return the record of one phase of a case, which took ``seconds``."""
         static = phase == "static"
         return CaseRecord(
             case=member.case.for_phase(phase),
@@ -203,7 +204,7 @@ class Session:
             plugin=self.registry.owners["model", member.case.model].name,
             environment="" if static else self.environment_id,
             time=now(),
-            seconds=round(time.monotonic() - member.started, 3),
+            seconds=round(seconds, 3),
         )
 
 

@@ -12,6 +12,10 @@ from fractions import Fraction
 from statistics import NormalDist, median
 
 
+# The fewest samples that have a 95 % interval.
+INTERVAL_SAMPLES = 6
+
+
 def median_interval(samples: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
     """Return the confidence interval of the median, or None where there are too few samples (fewer than 6 for 95 %).
 
@@ -83,13 +87,15 @@ class StoppingRule:
     """When to stop sampling: the median's interval is tight, the seconds are spent, or there are samples enough.
 
     ``target`` is the half-width of the 95 % interval of the median as a fraction of the median. A rule that looks
-    again and again stops a little early, so the interval it stops on covers somewhat less than 95 %.
+    again and again stops a little early, so the interval it stops on covers somewhat less than 95 %. Fewer than six
+    samples have no interval: a slow call may spend ``overdraft`` budgets to have them.
     """
 
     target: float = 0.02
     min_samples: int = 10
     max_samples: int = 1000
     budget: float = 2.0
+    overdraft: float = 4.0
 
     def reason(self, samples_ns: Sequence[int], elapsed: float) -> str | None:
         """Return why to stop, ``"tight"``, ``"samples"`` or ``"budget"``, or None to go on; ``elapsed`` in seconds."""
@@ -98,4 +104,5 @@ class StoppingRule:
             return "tight"
         if len(samples_ns) >= self.max_samples:
             return "samples"
-        return "budget" if elapsed >= self.budget else None
+        patience = self.budget if len(samples_ns) >= INTERVAL_SAMPLES else self.overdraft * self.budget
+        return "budget" if elapsed >= patience else None

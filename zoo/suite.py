@@ -84,9 +84,13 @@ class Group(Strict):
 
 
 class TableSpec(Strict):
-    """A table: the rows are the cases that fit ``where``, the ``columns`` are axes and metrics, in order."""
+    """A table: the rows are the cases that fit ``where``, the ``columns`` are axes and metrics, in order.
+
+    ``note`` is what a reader must know, printed first below the table.
+    """
 
     title: str
+    note: str = ""
     columns: Annotated[list[str], Field(min_length=1)]
     where: dict[str, Scalar | list[Scalar]] = {}
 

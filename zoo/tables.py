@@ -497,7 +497,11 @@ def make_table(spec: TableSpec, found: Sequence[Row], name: str = "") -> Table:
             line.append(cell)
         lines.append(tuple(line))
     columns = tuple(built[c][0] if c in built else Column(c, axis_head(c), False) for c in order)
-    footer = [*footer_lines(chosen, axes, metrics, used), *closing_lines(chosen, metrics, used, widened, name)]
+    footer = [
+        *([f"{spec.note}."] if spec.note else []),
+        *footer_lines(chosen, axes, metrics, used),
+        *closing_lines(chosen, metrics, used, widened, name),
+    ]
     return Table(clean(spec.title), columns, tuple(lines), tuple(notes.texts), tuple(map(clean, footer)))
 
 
