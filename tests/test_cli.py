@@ -59,7 +59,7 @@ def test_show_tells_sizes_options_and_published_numbers(zoo):
         (("run", "lecture", "--plugin", "nowhere.py"), 2, "there is no such file"),
         (("show", "vit_b61"), 2, "did you mean vit_b16"),
         (("list", "vit_b61*"), 2, "there is no model, task or suite named"),
-        (("table", "lecture"), 2, "there are no records in results/lecture"),
+        (("table", "lecture"), 2, "there are no records in runs/lecture"),
         (("run", "lecture", "--device", "tpu"), 2, "'tpu' is not one of 'cpu', 'cuda'"),
         (("fly",), 2, "No such command 'fly'"),
     ],
@@ -85,7 +85,7 @@ def test_tables_are_printed_and_saved(zoo, suite_file, tmp_path):
     done = zoo("run", str(path))
     assert done.returncode == 0
     assert "Static cost" in done.stdout
-    folder = tmp_path / "results" / "mine"
+    folder = tmp_path / "runs" / "mine"
     written = {p.name for p in folder.iterdir() if p.suffix in (".md", ".csv", ".svg", ".png")}
     assert written == {"tables.md", "static-cost.csv", "macs.svg", "macs.png"}
     markdown = zoo("table", str(path), "--format", "markdown").stdout

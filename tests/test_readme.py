@@ -31,7 +31,7 @@ def test_plugin_of_the_readme_is_ten_lines_and_joins_the_built_ins_in_one_table(
         """
     done = zoo("run", str(suite_file(text)), "--plugin", "tiny_conv.py")
     assert done.returncode == 0, done.stderr
-    with (tmp_path / "results" / "mine" / "both.csv").open() as lines:
+    with (tmp_path / "runs" / "mine" / "both.csv").open() as lines:
         rows = {row["model"]: row for row in csv.DictReader(lines)}
     assert set(rows) == {"vit_nano", "tiny_conv"}
     # 4 x 4 x 3 x 64 + 64 in the convolution, 64 x 10 + 10 in the classifier.

@@ -128,7 +128,7 @@ def run_hostile(tmp_path):
         left = [p for p in psutil.process_iter(["cmdline"]) if mark in " ".join(p.info["cmdline"] or [])]
         assert not left, "something is left running"
         found = {}
-        for record in store.load(tmp_path / "results" / "trial").records:
+        for record in store.load(tmp_path / "runs" / "trial").records:
             found |= {(record.case.model, name): value for name, value in record.metrics.items()}
         return done, found
 
@@ -179,7 +179,7 @@ def test_model_whose_import_kills_the_process_is_a_row(site, suite_file, tmp_pat
     done = zoo("run", str(path))
     assert done.returncode == 1
     found = {}
-    for record in store.load(tmp_path / "results" / "mine").records:
+    for record in store.load(tmp_path / "runs" / "mine").records:
         found |= {(record.case.model, name): value for name, value in record.metrics.items()}
     assert found["dies_at_import", "latency"].status == "killed"
     assert "exit code 9" in found["dies_at_import", "latency"].reason
@@ -192,7 +192,7 @@ def test_run_again_measures_nothing_and_an_edit_runs_only_its_cases(tiny_file, s
     path = suite_file("schema: 1\ngroups:\n  - {models: [resnet_nano], axes: {size: 32}, metrics: [params, latency]}\n")
     command = ("run", str(path), "--plugin", str(tiny_file))
     assert "2 cases to run, 0 skipped" in zoo(*command).stderr
-    file = next((tmp_path / "results" / "mine").glob("*/records.jsonl"))
+    file = next((tmp_path / "runs" / "mine").glob("*/records.jsonl"))
     before = file.read_bytes()
     again = zoo(*command)
     assert "0 cases to run, 2 skipped" in again.stderr
@@ -206,7 +206,7 @@ def test_run_again_measures_nothing_and_an_edit_runs_only_its_cases(tiny_file, s
     later = zoo(*command, "--metrics", "params", "--fresh")
     assert later.returncode == 0
     values = {}
-    for record in store.load(tmp_path / "results" / "mine").records:
+    for record in store.load(tmp_path / "runs" / "mine").records:
         values |= {(record.case.model, name): value.status for name, value in record.metrics.items()}
     assert values["resnet_nano", "latency"] == "ok"
 
@@ -222,7 +222,7 @@ def test_killed_at_three_moments_and_resumed_each_case_is_measured_once(tiny_fil
         """
     path = suite_file(text)
     command = [sys.executable, "-m", "zoo.cli", "run", str(path), "--plugin", str(tiny_file)]
-    folder = tmp_path / "results" / "mine"
+    folder = tmp_path / "runs" / "mine"
     for seconds in (6.0, 9.5, 13.0):
         process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(seconds)
@@ -257,7 +257,7 @@ def test_memory_that_is_predicted_not_to_fit_is_not_run(suite_file, tmp_path, zo
         """
     done = zoo("run", str(suite_file(text)))
     assert done.returncode == 0
-    [*records] = store.load(tmp_path / "results" / "mine").records
+    [*records] = store.load(tmp_path / "runs" / "mine").records
     values = {name: v for r in records for name, v in r.metrics.items()}
     assert {v.status for v in values.values()} == {"oom"}
     assert values["latency"].detail == {"predicted": True}
@@ -268,7 +268,7 @@ def test_unsupported_size_is_a_row_and_exit_code_is_zero(suite_file, tmp_path, z
     text = "schema: 1\ngroups:\n  - {models: [vit_nano], axes: {size: [32, 33]}, metrics: [params]}\n"
     done = zoo("run", str(suite_file(text)))
     assert done.returncode == 0
-    found = {r.case.size: r.status for r in store.load(tmp_path / "results" / "mine").records}
+    found = {r.case.size: r.status for r in store.load(tmp_path / "runs" / "mine").records}
     assert found == {"32px": "ok", "33px": "unsupported"}
 
 
@@ -290,18 +290,18 @@ def test_dry_run_predicts_time_and_memory_and_touches_nothing(suite_file, tmp_pa
     # 25.6 M parameters of 4 bytes are 97.5 MiB; activations come on top.
     assert 97.5 < memory < 200
     assert "Nothing was run." in done.stdout
-    assert not (tmp_path / "results").exists()
+    assert not (tmp_path / "runs").exists()
 
 
 def test_samples_are_integer_nanoseconds_with_an_interval(suite_file, tmp_path, zoo):
     text = "schema: 1\ngroups:\n  - {models: [resnet_nano], axes: {size: 32}, metrics: [latency, throughput]}\n"
     assert zoo("run", str(suite_file(text))).returncode == 0
-    [record] = store.load(tmp_path / "results" / "mine").records
+    [record] = store.load(tmp_path / "runs" / "mine").records
     for name in ("latency", "throughput"):
         value = record.metrics[name]
         assert value.n == len(value.samples) >= 10
         assert value.interval[0] <= value.value <= value.interval[1]
         assert value.stop in ("tight", "budget", "samples")
         assert all(isinstance(ns, int) for ns in value.samples)
-    line = next((tmp_path / "results" / "mine").glob("*/records.jsonl")).read_text().splitlines()[-1]
+    line = next((tmp_path / "runs" / "mine").glob("*/records.jsonl")).read_text().splitlines()[-1]
     assert json.loads(line)["metrics"]["latency"]["unit"] == "s"

@@ -109,7 +109,7 @@ def list_(glob: str, kind: str | None, plugins: tuple[str, ...], as_json: bool) 
 
 @main.command()
 @click.argument("name")
-@click.option("--results", default="results", show_default=True, help="Where records are, to show one by its key.")
+@click.option("--results", default="runs", show_default=True, help="Where records are, to show one by its key.")
 @plugin_option
 @json_option
 def show(name: str, results: str, plugins: tuple[str, ...], as_json: bool) -> None:
@@ -231,7 +231,7 @@ def plugins_(as_json: bool) -> None:
 @click.option("--set", "settings", multiple=True, metavar="AXIS=V1,V2", help="Give an axis other values.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Run on this device.")
 @click.option("--metrics", default="", metavar="A,B", help="Only these metrics; what is kept of the others stays.")
-@click.option("--out", default="results", show_default=True, help="Where records and tables go.")
+@click.option("--out", default="runs", show_default=True, help="Where records and tables go.")
 @click.option("--dry-run", is_flag=True, help="Show the cases, what is skipped, and the predicted time and memory.")
 @click.option("--retry", is_flag=True, help="Run again what was out of memory or time.")
 @click.option("--fresh", is_flag=True, help="Measure again what is kept.")
@@ -321,7 +321,7 @@ def print_tables(file: SuiteFile, folder: Path, form: Format) -> None:
 
 @main.command()
 @click.argument("name")
-@click.option("--results", default="results", show_default=True, help="Where the records are.")
+@click.option("--results", default="runs", show_default=True, help="Where the records are.")
 @click.option("--format", "form", type=click.Choice(["terminal", "markdown", "csv"]), default="terminal")
 def table(name: str, results: str, form: Format) -> None:
     """Print the tables of suite NAME from records."""

@@ -331,7 +331,7 @@ class Request:
     axes: Mapping[str, list[Scalar]] = field(default_factory=dict)
     metrics: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
-    out: Path = Path("results")
+    out: Path = Path("runs")
     retry: bool = False
     fresh: bool = False
 
