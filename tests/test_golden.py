@@ -40,4 +40,4 @@ def test_fourier_term_of_fnet_is_apart_from_its_macs():
         counted = macs.count(model, (torch.empty(1, 512, dtype=torch.long),))
     # 12 layers of 5 n log2 n, with n = 512 x 768 points transformed over both axes.
     n, log2_n = 512 * 768, 9 + 9.584962500721156
-    assert counted.flops_fft == pytest.approx(12 * 5 * n * log2_n, rel=1e-9)
+    assert counted.flops_fft == pytest.approx(12 * 5 * n * log2_n, abs=12)  # each layer is rounded

@@ -91,7 +91,7 @@ class TerminalReporter(LineReporter):
     case = ""
 
     def __enter__(self) -> Self:
-        """Start the display."""
+        """Prepare the display; it starts with the plan."""
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -103,7 +103,6 @@ class TerminalReporter(LineReporter):
         )
         self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
         self.task = self.bar.add_task("", total=None)
-        self.bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -118,6 +117,7 @@ class TerminalReporter(LineReporter):
         """Set the bar's length."""
         super().planned(plan)
         self.bar.update(self.task, total=len(plan.work))
+        self.bar.start()
 
     def started(self, number: int, work: Work) -> None:
         """Name the case that is measured."""

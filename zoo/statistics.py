@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from statistics import NormalDist, median
 
-
 # The fewest samples that have a 95 % interval.
 INTERVAL_SAMPLES = 6
 
