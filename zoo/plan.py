@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -36,31 +35,32 @@ class Plan:
     failures: tuple[Failure, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Prints:
-    """Fingerprints of a registry's models and tasks on one machine."""
+    """Fingerprints of a registry's models and tasks on one machine. Sources and versions are read once."""
 
     registry: Registry
     machine: str
+    versions: dict[str, str] = field(default_factory=environment.versions)
+    hashes: dict[str, str] = field(default_factory=dict)
 
     def of(self, case: Case, phase: Phase) -> dict[str, str]:
         """Return what the numbers of a phase depend on besides the case."""
-        versions = environment.versions()
         task = self.registry.tasks[case.task] if phase == "task" and case.task else None
         return {
-            "plugin": cached_hash(str(self.registry.models[case.model].build)),
-            **({"task": cached_hash(str(task.data))} if task else {}),
+            "plugin": self.source(str(self.registry.models[case.model].build)),
+            **({"task": self.source(str(task.data))} if task else {}),
             "protocol": str(PROTOCOL),
-            "torch": versions["torch"],
-            "timm": versions["timm"],
+            "torch": self.versions["torch"],
+            "timm": self.versions["timm"],
             **({"machine": self.machine} if phase != "static" else {}),
         }
 
-
-@functools.cache
-def cached_hash(code: str) -> str:
-    """Return the source hash of an import string, read once a run."""
-    return environment.source_hash(code)
+    def source(self, code: str) -> str:
+        """Return the hash of the source that an import string lies in."""
+        if code not in self.hashes:
+            self.hashes[code] = environment.source_hash(code)
+        return self.hashes[code]
 
 
 def phase_of(metric: str) -> Phase:
@@ -77,16 +77,18 @@ def make_plan(
     for item in items:
         wanted: dict[Phase, tuple[str, ...]] = {}
         reasons: list[str] = []
+        undecided = 0
         for phase in PHASES:
             case = item.case.for_phase(phase)
             names = tuple(m for m in item.metrics if phase_of(m) == phase and (case.id, m) not in claimed)
             claimed.update((case.id, m) for m in names)
+            undecided += len(names)
             verdicts = {m: True if fresh else to_run(store, case, m, prints.of(item.case, phase), retry) for m in names}
             wanted[phase] = tuple(m for m, verdict in verdicts.items() if verdict)
             reasons += [v for v in verdicts.values() if isinstance(v, str)]
         if any(wanted.values()):
             plan.work.append(Work(item, wanted, "; ".join(dict.fromkeys(reasons))))
-        else:
+        elif undecided:
             plan.skipped.append((item.case, kept_status(store, item, prints)))
     return plan
 
@@ -118,14 +120,10 @@ def what_changed(before: Mapping[str, str], now: Mapping[str, str]) -> str:
 
 def kept_status(store: Store, item: Planned, prints: Prints) -> str:
     """Say what is kept of a case that is skipped."""
-    found = {
-        kept[1].status
-        for m in item.metrics
-        if (kept := store.index.get((key_of(item.case.for_phase(p := phase_of(m)), prints.of(item.case, p)), m)))
-    }
-    bad = sorted(found - {"ok"})
-    return (
-        ", ".join(bad) + " (--retry runs it again)"
-        if {"oom", "timeout"} & found
-        else ", ".join(bad) or "measured before"
-    )
+    found = set()
+    for metric in item.metrics:
+        phase = phase_of(metric)
+        kept = store.index.get((key_of(item.case.for_phase(phase), prints.of(item.case, phase)), metric))
+        found.add(kept[1].status if kept else "ok")
+    bad = ", ".join(sorted(found - {"ok"}))
+    return f"{bad} (--retry runs it again)" if {"oom", "timeout"} & found else bad or "measured before"

@@ -185,7 +185,7 @@ class Worker:
                 except OSError:
                     packet = b""
                 if packet:
-                    reply: dict[str, Any] = json.loads(packet)
+                    reply = read_reply(packet, command)
                     if "progress" in reply:
                         self.on_progress(reply["progress"])
                         continue
@@ -223,6 +223,17 @@ class Worker:
             self.exit_code(CLOSING_SECONDS)
         self.channel.close()
         self.log.close()
+
+
+def read_reply(packet: bytes, command: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a worker's answer. Died when it is none: a model may have written to a file that is not its own."""
+    try:
+        reply = json.loads(packet)
+    except ValueError:
+        reply = None
+    if not isinstance(reply, dict):
+        raise Died("error", f"the process answered with something that is no message in {describe(command)}")
+    return reply
 
 
 def describe(command: Mapping[str, Any]) -> str:
