@@ -46,6 +46,7 @@ cli
 """
 FLOORS = {name: floor for floor, line in enumerate(ORDER.strip().splitlines()) for name in line.split()}
 MAY_IMPORT_TORCH = {
+    "server",
     "data",
     "train",
     "worker",

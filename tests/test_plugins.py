@@ -171,6 +171,22 @@ def test_single_file_joins_the_registry(tiny_file):
         ("def zoo_models(): return []", "not marked with @hookimpl"),
         ("print('hello')\nprint('{}')\nfrom zoo import hookimpl", "registers nothing"),
         ("def broken(:", "SyntaxError"),
+        (
+            "from zoo import ModelSpec, hookimpl, image_classifier\n"
+            "def build(size, dims=(1, 2)): ...\n"
+            "@hookimpl\n"
+            "def zoo_models():\n"
+            "    yield ModelSpec('mine', build=build, **image_classifier(default=32))\n",
+            "the option dims defaults to (1, 2); expected a plain value",
+        ),
+        (
+            "from zoo import ModelSpec, hookimpl, image_classifier\n"
+            "def build(size): ...\n"
+            "@hookimpl\n"
+            "def zoo_models():\n"
+            "    yield ModelSpec('mine', build=build, notes=3, **image_classifier(default=32))\n",
+            "a record does not fit its type",
+        ),
     ],
 )
 def test_bad_single_file_gets_one_sentence(tmp_path, source, expected):

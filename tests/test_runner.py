@@ -68,6 +68,14 @@ class Printer(Model):
         print('{{"ready": true}}')
         os.write(1, b'{{"values": {{}}}}\\n' * 100)
 
+class Meddler(Model):
+    def misbehave(self):
+        for descriptor in range(3, 64):
+            try:
+                os.write(descriptor, b"hi")
+            except OSError:
+                pass
+
 class Crasher(Model):
     def misbehave(self):
         os.kill(os.getpid(), 11)
@@ -83,6 +91,7 @@ def sleeper(size): return Sleeper()
 def parent(size): return Parent()
 def daemon(size): return Daemon()
 def printer(size): return Printer()
+def meddler(size): return Meddler()
 def crasher(size): return Crasher()
 def wrong(size): return Wrong()
 def healthy(size): return Model()
@@ -90,7 +99,10 @@ def no_module(size): return 3
 
 @hookimpl
 def zoo_models():
-    for build in (exits, exits_on_meta, greedy, sleeper, parent, daemon, printer, crasher, wrong, healthy, no_module):
+    for build in (
+        exits, exits_on_meta, greedy, sleeper, parent, daemon, printer, meddler, crasher, wrong, healthy,
+        no_module,
+    ):
         yield ModelSpec(build.__name__, build=build, **image_classifier(default=32))
 """
 
@@ -138,7 +150,17 @@ def run_hostile(tmp_path):
 @pytest.mark.slow
 def test_every_misbehaviour_is_a_row_and_the_run_goes_on(run_hostile):
     done, found = run_hostile(
-        "exits", "exits_on_meta", "greedy", "parent", "daemon", "printer", "crasher", "wrong", "no_module", "healthy"
+        "exits",
+        "exits_on_meta",
+        "greedy",
+        "parent",
+        "daemon",
+        "printer",
+        "meddler",
+        "crasher",
+        "wrong",
+        "no_module",
+        "healthy",
     )
     assert done.returncode == 1
     status = {key: value.status for key, value in found.items()}
@@ -152,6 +174,8 @@ def test_every_misbehaviour_is_a_row_and_the_run_goes_on(run_hostile):
     assert status["parent", "latency"] == "ok"
     assert status["daemon", "latency"] == "ok"
     assert status["printer", "latency"] == "ok"
+    assert status["meddler", "latency"] == "error"
+    assert "no message" in reason["meddler", "latency"]
     assert status["crasher", "latency"] == "killed"
     assert "signal 11" in reason["crasher", "latency"]
     assert status["wrong", "latency"] == "error"
@@ -203,6 +227,8 @@ def test_run_again_measures_nothing_and_an_edit_runs_only_its_cases(tiny_file, s
     assert "1 cases to run, 1 skipped" in edited.stderr
     assert "tiny_conv size=32px" in edited.stderr
     assert "(plugin changed)" in edited.stderr
+    tiny_file.write_text(tiny_file.read_text().replace("\n# an edit\n", ""))
+    assert "(plugin changed)" in zoo(*command).stderr, "an edit taken back is an edit: the newest number is what counts"
     later = zoo(*command, "--metrics", "params", "--fresh")
     assert later.returncode == 0
     values = {}
@@ -305,3 +331,53 @@ def test_samples_are_integer_nanoseconds_with_an_interval(suite_file, tmp_path, 
         assert all(isinstance(ns, int) for ns in value.samples)
     line = next((tmp_path / "runs" / "mine").glob("*/records.jsonl")).read_text().splitlines()[-1]
     assert json.loads(line)["metrics"]["latency"]["unit"] == "s"
+
+
+COMPUTES_AT_IMPORT = """
+import torch
+from torch import nn
+from zoo import ModelSpec, hookimpl, image_classifier
+
+TABLE = torch.randn(2000, 2000).exp_().sum()
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 10)
+
+    def forward(self, x):
+        return self.linear((x * torch.ones(512, 512).exp().mean()).mean(dim=(2, 3)))
+
+def build(size):
+    return Model()
+
+@hookimpl
+def zoo_models():
+    yield ModelSpec("computes_at_import", build=build, **image_classifier(default=32))
+"""
+
+
+def test_plugin_that_computes_at_import_does_not_hang_its_workers(suite_file, tmp_path, zoo):
+    (tmp_path / "early.py").write_text(COMPUTES_AT_IMPORT)
+    text = "schema: 1\ngroups:\n  - {models: [resnet_nano], axes: {size: 32}, metrics: [latency], limits: {time: 30}}\n"
+    done = zoo("run", str(suite_file(text)), "--plugin", "early.py", "--models", "computes_at_import")
+    assert done.returncode == 0
+    [record] = store.load(tmp_path / "runs" / "mine").records
+    assert record.metrics["latency"].status == "ok"
+
+
+def test_loading_libraries_is_not_the_cases_own_time(suite_file, tmp_path, zoo):
+    text = "schema: 1\ngroups:\n  - {models: [vit_nano], axes: {size: 16}, metrics: [params], limits: {time: 2}}\n"
+    assert zoo("run", str(suite_file(text))).returncode == 0
+    [record] = store.load(tmp_path / "runs" / "mine").records
+    assert record.status == "ok", record.metrics["params"].reason
+
+
+def test_program_may_call_run_without_a_main_guard(suite_file, tmp_path):
+    path = suite_file("schema: 1\ngroups:\n  - {models: [vit_nano], axes: {size: 16}, metrics: [params]}\n")
+    program = f"import zoo\nprint(len(zoo.run({str(path)!r}, out='here', axes={{'size': '20px'}}).records))\n"
+    (tmp_path / "statistics.py").write_text("raise RuntimeError('a file here is no module of ours')")
+    (tmp_path / "program.py").write_text("import sys\nsys.path.pop(0)\n" + program)
+    done = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
+    assert (tmp_path / "here" / "mine" / "static.jsonl").exists()

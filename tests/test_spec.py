@@ -1,5 +1,6 @@
 """Specs: sizes, rules and options as a plugin author and a user meet them."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zoo import jsonio
+from zoo.case import Case
 from zoo.errors import BadSize, BadSpec
 from zoo.spec import (
+    CASE_AXES,
     InputSpec,
     Metric,
     ModelSpec,
@@ -71,6 +74,16 @@ def test_illegal_size_names_the_nearest_legal_ones(rule, size, reason):
     assert reason in str(caught.value)
 
 
+@pytest.mark.parametrize("step", [0, -4, True])
+def test_multiples_of_nothing_are_refused(step):
+    with pytest.raises(BadSpec, match="expected a whole number >= 1"):
+        SizeRule("32px", step)
+
+
+def test_no_option_may_be_called_like_an_axis():
+    assert {f.name for f in dataclasses.fields(Case)} | {"machine"} == set(CASE_AXES)
+
+
 def test_step_may_be_an_option():
     rule = SizeRule("32px", "patch_size")
     rule.check(Size.parse("36px"), {"patch_size": 4})
@@ -107,6 +120,10 @@ def test_smallest_spec_grows_its_defaults():
         ({"build": "no colon"}, "is not an import string"),
         ({"build": lambda size: None}, "has no importable name"),
         ({"sizes": SizeRule("512tok")}, "is not a resolution"),
+        ({"options": {"seed": 1}}, "may not be called 'seed', which is an axis of every case"),
+        ({"options": {"dims": (1, 2)}}, "expected a plain value"),
+        ({"options": {"ratio": float("nan")}}, "expected a plain value"),
+        ({"published": "ViT"}, "expected .system, variant."),
         ({"sizes": SizeRule("32px", "patch")}, "multiples of the option 'patch', which it does not have"),
     ],
 )
@@ -135,7 +152,7 @@ def test_import_string_of_a_method_resolves():
     assert resolve(import_string(Size.parse)).__func__ is Size.parse.__func__
 
 
-names = st.from_regex(r"[a-z][a-z0-9_]{0,12}", fullmatch=True)
+names = st.from_regex(r"[a-z][a-z0-9_]{0,12}", fullmatch=True).filter(lambda name: name not in CASE_AXES)
 codes = st.from_regex(r"[a-z]{1,8}\.[a-z]{1,8}:[a-z]{1,8}", fullmatch=True)
 scalars = st.one_of(st.none(), st.booleans(), st.integers(-(2**40), 2**40), st.floats(-1e9, 1e9), st.text(max_size=8))
 options = st.dictionaries(names, scalars, max_size=4)

@@ -31,7 +31,7 @@ def test_later_run_of_one_metric_keeps_the_others(tmp_path):
     with Store(tmp_path, "m") as kept:
         kept.append(record(latency=0.2))
     with Store(tmp_path, "m") as kept:
-        values = {name: value.value for (_, name), (_, value) in kept.index.items()}
+        values = {name: record.metrics[name].value for (_, name), record in kept.newest.items()}
     assert values == {"latency": 0.2, "throughput": 9.0}
 
 

@@ -82,6 +82,26 @@ MISTAKES = {
     "empty": ("", None, "expected a mapping"),
     "memory": (GOOD + "        limits: {memory: lots}\n", 8, "'lots' is not an amount of memory"),
     "time": (GOOD + "        limits: {time: -1}\n", 8, "groups[0].limits.time"),
+    "unclosed at the end": ("schema: 1\ngroups: [\n", 3, "not valid YAML"),
+    "unclosed text": ('schema: 1\ntitle: "x', 2, "not valid YAML"),
+    "unknown tag": ("schema: 1\ntitle: !foo bar\n", 2, "not valid YAML"),
+    "impossible date": ("schema: 1\ntitle: 2024-13-45\n", None, "not valid YAML: month must be in 1..12"),
+    "date": ("schema: 1\ntitle: 2024-10-05\n", 2, "title: Input should be a valid string"),
+    "key that is no text": ("schema: 1\n? [a, b]\n: 1\n", 2, "a key must be plain text"),
+    "key that is a mapping": ("schema: 1\ngroups: {{ x }}\n", 2, "a key must be plain text"),
+    "number as key": (GOOD + "    1: 2\n", 8, "a key must be plain text"),
+    "nested too deep": ("a: " + "[" * 3000, None, "not valid YAML"),
+    "list as a value": (GOOD.replace("[32, 64px]", "[[32]]"), 5, "groups[0].axes.size"),
+    "empty value": (GOOD.replace("[32, 64px]", "[null]"), 5, "this axis has an empty value"),
+    "true as a batch": (GOOD.replace("[1, 8]", "[true]"), 6, "True is not a batch size"),
+    "not a number": (GOOD.replace("batch_size: [1, 8]", "num_classes: [.nan]"), 6, "expected a finite number"),
+    "option of a model entry": (
+        GOOD.replace("vit_nano,", "{name: vit_nano, options: {depth: four}},"),
+        3,
+        "'four' does not fit the option depth of model vit_nano",
+    ),
+    "time that is true": (GOOD + "        limits: {time: yes}\n", 8, "groups[0].limits.time"),
+    "time without end": (GOOD + "        limits: {time: 1e9}\n", 8, "groups[0].limits.time"),
     "alias bomb of the wrong kind": ("schema: &a 1\ngroups: *b\n", 2, "not valid YAML"),
 }
 
@@ -126,6 +146,12 @@ def test_illegal_sizes_in_a_sweep_are_rows_with_a_reason(suite_file, registry):
     assert ("vit_nano", "32px") not in illegal
 
 
+def test_patch_of_no_pixels_is_told(suite_file, registry):
+    text = "schema: 1\ngroups:\n  - {models: [vit_nano], axes: {patch_size: 0}, metrics: [params]}\n"
+    with pytest.raises(BadSuite, match="multiples of patch_size, which is 0; expected a whole number >= 1"):
+        cases(suite_file(text), registry)
+
+
 def test_one_explicit_illegal_size_is_an_error(suite_file, registry):
     text = "schema: 1\ngroups:\n  - models: [vit_b16]\n    axes: {size: 225px}\n    metrics: [params]\n"
     with pytest.raises(BadSuite, match="nearest legal size: 224px or 240px"):
@@ -152,7 +178,9 @@ def test_models_narrow_a_suite_and_a_stranger_takes_part_where_it_fits(suite_fil
 
 
 def test_model_that_fits_no_group_is_told(suite_file, registry):
-    with pytest.raises(ZooError, match="no group of the suite mine can take fnet_nano"):
+    with pytest.raises(
+        ZooError, match=r"no group of the suite mine can take the model fnet_nano: .* takes a sequence_length"
+    ):
         cases(suite_file(GOOD), registry, models=("fnet_nano",))
 
 

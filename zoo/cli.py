@@ -42,6 +42,10 @@ class Command(click.Group):
         except BrokenPipeError:
             sys.stderr.close()
             sys.exit(0)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            click.echo(f"zoo: {where}{error.strerror or error}; what was measured is kept", err=True)
+            sys.exit(EXIT_USAGE)
 
 
 @click.group(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
@@ -252,7 +256,7 @@ def run(
     from zoo import progress, report, runner
 
     axes = parse_settings(settings) | ({"device": [device]} if device else {})
-    request = runner.Request(suite, split(models), axes, split(metrics), plugins, Path(out), retry, fresh)
+    request = runner.Request(suite, split(models), axes, split(metrics), plugins, out, retry, fresh)
     if dry_run:
         print_dry_run(request)
         return
@@ -283,11 +287,12 @@ def parse_settings(settings: Iterable[str]) -> dict[str, list[Scalar]]:
         if not (name and equals and values.strip(", ")):
             raise ZooError(f"--set {setting}: expected AXIS=V1,V2, such as size=224,384")
         try:
-            axes[name] = [yaml.safe_load(value) for value in split(values)]
-        except yaml.YAMLError:
-            raise ZooError(
-                f"--set {setting}: the values cannot be read; expected plain values such as 224,384"
-            ) from None
+            found = [yaml.safe_load(value) for value in split(values)]
+        except (yaml.YAMLError, ValueError):
+            found = [None]
+        if not all(isinstance(value, str | int | float | bool) for value in found):
+            raise ZooError(f"--set {setting}: the values cannot be read; expected plain values such as 224,384")
+        axes[name] = found
     return axes
 
 
@@ -308,8 +313,8 @@ def print_dry_run(request: Request) -> None:
     click.echo(f"{progress.plan_line(plan)}; predicted time {total:.0f} s. Nothing was run.")
 
 
-def print_tables(file: SuiteFile, folder: Path, form: Format) -> None:
-    """Print a suite's tables, and on stderr why one cannot be shown."""
+def print_tables(file: SuiteFile, folder: Path, form: Format) -> bool:
+    """Print a suite's tables, and on stderr why one cannot be shown; tell whether there was any."""
     from zoo import report
 
     rendered, problems = report.tables(file, folder, form)
@@ -317,6 +322,7 @@ def print_tables(file: SuiteFile, folder: Path, form: Format) -> None:
         click.echo(text)
     for problem in problems:
         click.echo(f"zoo: not shown: {problem}", err=True)
+    return bool(rendered)
 
 
 @main.command()
@@ -330,7 +336,8 @@ def table(name: str, results: str, form: Format) -> None:
     suite = read_suite(name)
     if not suite.suite.tables:
         raise ZooError(f"the suite {suite.name} declares no tables")
-    print_tables(suite, Path(results) / suite.name, form)
+    if not print_tables(suite, Path(results) / suite.name, form):
+        sys.exit(EXIT_USAGE)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,9 @@ def available_memory() -> int:
     try:
         limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
         used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        return available if limit == "max" else min(available, int(limit) - used)
+        details = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
+        cached = int(details.get("inactive_file", 0)) + int(details.get("active_file", 0))
+        return available if limit == "max" else max(1, min(available, int(limit) - used + cached))
     except (OSError, ValueError):
         return available
 
@@ -132,7 +134,9 @@ def source_hash(code: str) -> str:
     source = source_of(code)
     if source is None:
         return "unknown"
-    files = sorted(source.rglob("*.py")) if source.is_dir() else [source]
+    files = sorted(f for f in source.rglob("*.py") if f.is_file()) if source.is_dir() else [source]
+    if not all(f.is_file() for f in files):
+        return "unknown"
     total = hashlib.sha256()
     for file in files:
         total.update(

@@ -50,7 +50,8 @@ def forecast(work: Work, registry: Registry, store: Store, pool: Pool) -> Foreca
     memory = values[PREDICTED].value if PREDICTED in values else None
     macs = values["macs"].value if "macs" in values else None
     allowed = work.planned.limits.memory or int(environment.available_memory() * MEMORY_SHARE)
-    problem = "oom: predicted to need more memory than is allowed" if memory and memory > allowed else ""
+    too_much = memory is not None and memory > allowed and work.planned.case.device == "cpu"
+    problem = "oom: predicted to need more memory than is allowed" if too_much else ""
     before = seconds_before(work, store)
     seconds = before if before is not None else rough_seconds(work, registry, float(macs or 0))
     source = "rough" if before is None else "measured before"

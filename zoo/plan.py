@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from zoo import environment
+from zoo import environment, jsonio
 from zoo.case import Case
 from zoo.metrics import METRICS, PHASES, Phase
 from zoo.plugins import Failure
-from zoo.record import PROTOCOL, key_of
+from zoo.record import PROTOCOL, digest
 from zoo.registry import Registry
 from zoo.store import Store
-from zoo.suite import Planned, SuiteFile
+from zoo.suite import Limits, Planned, SuiteFile
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Plan:
     work: list[Work] = field(default_factory=list)
     skipped: list[tuple[Case, str]] = field(default_factory=list)
     failures: tuple[Failure, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass
@@ -46,10 +47,13 @@ class Prints:
 
     def of(self, case: Case, phase: Phase) -> dict[str, str]:
         """Return what the numbers of a phase depend on besides the case."""
+        spec = self.registry.models[case.model]
         task = self.registry.tasks[case.task] if phase == "task" and case.task else None
+        # What a spec says decides a number as well as the code it names, which may lie in another package.
+        said = digest([dict(spec.knobs), jsonio.to_json(spec.sizes), jsonio.to_json(spec.input)])
         return {
-            "plugin": self.source(str(self.registry.models[case.model].build)),
-            **({"task": self.source(str(task.data))} if task else {}),
+            "plugin": f"{self.source(str(spec.build))}-{said}",
+            **({"task": f"{self.source(str(task.data))}-{digest(jsonio.to_json(task))}"} if task else {}),
             "protocol": str(PROTOCOL),
             "torch": self.versions["torch"],
             "timm": self.versions["timm"],
@@ -72,7 +76,7 @@ def make_plan(
     file: SuiteFile, items: Iterable[Planned], store: Store, prints: Prints, retry: bool, fresh: bool
 ) -> Plan:
     """Compare what is wanted with what is kept."""
-    plan = Plan(file, store.machine, failures=prints.registry.failures)
+    plan = Plan(file, store.machine, failures=prints.registry.failures, warnings=store.warnings)
     claimed: set[tuple[str, str]] = set()
     for item in items:
         wanted: dict[Phase, tuple[str, ...]] = {}
@@ -83,28 +87,34 @@ def make_plan(
             names = tuple(m for m in item.metrics if phase_of(m) == phase and (case.id, m) not in claimed)
             claimed.update((case.id, m) for m in names)
             undecided += len(names)
-            verdicts = {m: True if fresh else to_run(store, case, m, prints.of(item.case, phase), retry) for m in names}
+            now = prints.of(item.case, phase)
+            verdicts = {m: True if fresh else to_run(store, case, m, now, retry, item.limits) for m in names}
             wanted[phase] = tuple(m for m, verdict in verdicts.items() if verdict)
             reasons += [v for v in verdicts.values() if isinstance(v, str)]
         if any(wanted.values()):
             plan.work.append(Work(item, wanted, "; ".join(dict.fromkeys(reasons))))
         elif undecided:
-            plan.skipped.append((item.case, kept_status(store, item, prints)))
+            plan.skipped.append((item.case, kept_status(store, item)))
     return plan
 
 
-def to_run(store: Store, case: Case, metric: str, fingerprint: dict[str, str], retry: bool) -> bool | str:
+def to_run(
+    store: Store, case: Case, metric: str, fingerprint: dict[str, str], retry: bool, limits: Limits
+) -> bool | str:
     """Tell whether a metric is to be taken: False, True, or the reason why it is taken again."""
-    kept = store.index.get((key_of(case, fingerprint), metric))
-    if kept is None:
-        older = store.newest.get((case.id, metric))
-        return what_changed(older.fingerprint, fingerprint) if older else True
-    status = kept[1].status
-    if status in ("ok", "unsupported"):
+    newest = store.newest.get((case.id, metric))
+    if newest is None:
+        return True
+    if newest.fingerprint != fingerprint:
+        return what_changed(newest.fingerprint, fingerprint)
+    value = newest.metrics[metric]
+    if value.status in ("ok", "unsupported"):
         return False
-    if status in ("oom", "timeout"):
-        return f"retried: {status} before" if retry else False
-    return f"{status} before"
+    if value.status == "timeout" and limits.time > value.detail.get("time_limit", limits.time):
+        return "the time limit was raised"
+    if value.status in ("oom", "timeout"):
+        return f"retried: {value.status} before" if retry else False
+    return f"{value.status} before"
 
 
 def what_changed(before: Mapping[str, str], now: Mapping[str, str]) -> str:
@@ -118,12 +128,9 @@ def what_changed(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     return ", ".join(changes) or "changed"
 
 
-def kept_status(store: Store, item: Planned, prints: Prints) -> str:
+def kept_status(store: Store, item: Planned) -> str:
     """Say what is kept of a case that is skipped."""
-    found = set()
-    for metric in item.metrics:
-        phase = phase_of(metric)
-        kept = store.index.get((key_of(item.case.for_phase(phase), prints.of(item.case, phase)), metric))
-        found.add(kept[1].status if kept else "ok")
+    records = {m: store.newest.get((item.case.for_phase(phase_of(m)).id, m)) for m in item.metrics}
+    found = {record.metrics[m].status for m, record in records.items() if record}
     bad = ", ".join(sorted(found - {"ok"}))
     return f"{bad} (--retry runs it again)" if {"oom", "timeout"} & found else bad or "measured before"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -94,7 +96,7 @@ class Loader:
                 self.manager.unregister(module)
             raise
 
-    def records(self, module: Any, hook: str) -> Iterable[Any]:
+    def records(self, module: Any, hook: str) -> Iterator[Any]:
         """Yield the records of one hook of one plugin, each held to its type."""
         caller = getattr(self.manager.hook, hook)
         for implementation in caller.get_hookimpls():
@@ -104,6 +106,7 @@ class Loader:
                 if not isinstance(record, RECORD_TYPES[hook]):
                     expected = RECORD_TYPES[hook].__name__
                     raise BadSpec(f"{hook} yields {record!r}; expected {expected} records")
+                check_plain(record)
                 yield record
 
     def add(self, plugin: Plugin) -> None:
@@ -126,6 +129,14 @@ class Loader:
         except BadSpec as error:
             raise ZooError(f"--plugin {path}: {error}") from None
         return plugin
+
+
+def check_plain(record: Any) -> None:
+    """Raise BadSpec for a record that holds anything but plain data: it could not be handed to a worker."""
+    try:
+        jsonio.to_json(record)
+    except (TypeError, ValueError) as error:
+        raise BadSpec(f"{type(record).__name__} {record.name} is not plain data: {error}") from None
 
 
 def check_no_near_miss(module: Any) -> None:
@@ -163,38 +174,45 @@ def read_file_plugin(path: Path) -> Plugin:
     """
     if not path.is_file():
         raise ZooError(f"--plugin {path}: there is no such file; expected a Python file with zoo hooks")
-    if path.suffix != ".py":
-        raise ZooError(f"--plugin {path}: expected a file that ends in .py")
+    if path.suffix != ".py" or ":" in str(path.resolve()):
+        raise ZooError(f"--plugin {path}: expected a file that ends in .py, with no colon in its path")
     with tempfile.TemporaryDirectory(prefix="zoo-plugin-") as folder:
-        answer = Path(folder) / "records.json"
-        command = [
-            sys.executable,
-            "-c",
-            "import sys; from zoo.plugins import hand_over; hand_over(*sys.argv[1:])",
-        ]
-        child = subprocess.Popen(
-            [*command, str(path.resolve()), str(answer)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
-        try:
-            _, stderr = child.communicate(timeout=FILE_PLUGIN_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, 9)
-            child.communicate()
-            raise ZooError(f"--plugin {path}: its import did not end within {FILE_PLUGIN_SECONDS} s") from None
-        if not answer.exists():
-            said = stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
-            raise ZooError(
-                f"--plugin {path}: the file ends its process on import (exit code {child.returncode}): {said[0]}"
-            )
-        data = json.loads(answer.read_text())
+        data = ask_child(path, Path(folder))
     if "failure" in data:
         raise ZooError(f"--plugin {path}: {data['failure']}")
-    models = tuple(jsonio.from_json(ModelSpec, m) for m in data["models"])
-    tasks = tuple(jsonio.from_json(TaskSpec, t) for t in data["tasks"])
+    try:
+        models = tuple(jsonio.from_json(ModelSpec, m) for m in data["models"])
+        tasks = tuple(jsonio.from_json(TaskSpec, t) for t in data["tasks"])
+    except ValueError as error:
+        raise ZooError(f"--plugin {path}: a record does not fit its type: {' '.join(str(error).split())}") from None
     if not (models or tasks):
         raise ZooError(f"--plugin {path}: it registers nothing; expected a zoo_models or zoo_tasks hook with @hookimpl")
     return Plugin(path.stem, path.name, "", str(path.resolve()), models, tasks)
+
+
+def ask_child(path: Path, folder: Path) -> dict[str, Any]:
+    """Run the import in a child and return what it hands over; nothing that it starts outlives it."""
+    answer, said = folder / "records.json", folder / "stderr"
+    code = "import sys; from zoo.plugins import hand_over; hand_over(*sys.argv[1:])"
+    with said.open("wb") as stderr:
+        child = subprocess.Popen(
+            [sys.executable, "-P", "-c", code, str(path.resolve()), str(answer)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True,
+        )  # fmt: skip
+        try:
+            child.wait(timeout=FILE_PLUGIN_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise ZooError(f"--plugin {path}: its import did not end within {FILE_PLUGIN_SECONDS} s") from None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+    if not answer.exists():
+        last = said.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+        ended = f"exit code {child.returncode}"
+        raise ZooError(f"--plugin {path}: the file ends its process on import ({ended}): {last[0]}")
+    data: dict[str, Any] = json.loads(answer.read_text())
+    return data
 
 
 def hand_over(path: str, answer: str) -> None:

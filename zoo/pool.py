@@ -27,6 +27,8 @@ PACKET = 1 << 20
 SERVER_SECONDS = 120.0
 PRELOAD_SECONDS = 60.0
 CLOSING_SECONDS = 10.0
+# What a worker's answer to each command holds.
+ANSWERS = {"prepare": "ready", "measure": "values", "sample": "samples"}
 
 
 class Died(Exception):
@@ -53,7 +55,7 @@ class Server:
         settings = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), **environment.LAUNCH}
         with theirs:
             process = subprocess.Popen(
-                [sys.executable, "-m", "zoo.server", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "zoo.server", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **settings},
                 pass_fds=[theirs.fileno()], start_new_session=True,
             )  # fmt: skip
@@ -76,6 +78,7 @@ class Server:
         if reply is None:
             self.alive = False
             raise Died("error", f"the server that forks workers is gone: {tail(self.log)}")
+        self.exits.pop(int(reply["forked"]), None)
         return int(reply["forked"]), ours, log
 
     def receive(self, deadline: float, key: str) -> dict[str, Any] | None:
@@ -102,11 +105,21 @@ class Server:
             self.exits[message["exited"]] = message["code"]
         return message
 
+    def is_alive(self) -> bool:
+        """Take the messages that are there, and tell whether the server still answers."""
+        while self.alive and wait([self.channel], time.monotonic()):
+            self.take()
+        return self.alive
+
     def close(self) -> None:
         """Hang up: the server then kills whatever it still has, and ends."""
         self.channel.close()
         if self.process:
-            self.process.wait()
+            try:
+                self.process.wait(timeout=CLOSING_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
         self.log.close()
 
 
@@ -123,6 +136,9 @@ def tail(log: IO[bytes], lines: int = 2) -> str:
     """Return the last lines of a log as one."""
     log.seek(max(0, log.seek(0, os.SEEK_END) - 4000))
     said = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+    fatal = next((i for i, line in enumerate(said) if line.startswith("Fatal Python error")), None)
+    if fatal is not None:
+        said = [said[fatal], *[line for line in said[fatal:] if line.startswith("File ")][:1]]
     return " | ".join(said[-lines:])[:400]
 
 
@@ -136,11 +152,13 @@ class Pool:
     def server(self, threads: int, spec: ModelSpec) -> Server:
         """Return a server with the model's code loaded, or the base server where that code does not load."""
         base = self.bases.get(threads)
-        if base is None or not base.alive:
+        if base is None or not base.is_alive():
+            if base:
+                base.close()
             base = self.bases[threads] = Server.launch(threads)
         module = str(spec.build).rpartition(":")[0]
         server = self.served.get((threads, module))
-        if server is None or (not server.alive and server is not base):
+        if server is None or not server.is_alive():
             server = self.served[threads, module] = self.preloaded(base, module)
         return server
 
@@ -150,7 +168,8 @@ class Pool:
         server = Server(channel, log)
         if server.receive(time.monotonic() + PRELOAD_SECONDS, "serving"):
             return server
-        base.channel.send(json.dumps({"kill": pid}).encode())
+        with contextlib.suppress(OSError):
+            base.channel.send(json.dumps({"kill": pid}).encode())
         server.close()
         return base
 
@@ -191,6 +210,8 @@ class Worker:
                         continue
                     if "failed" in reply:
                         raise Died(reply["failed"], reply["reason"])
+                    if ANSWERS[command["do"]] not in reply:
+                        raise Died("error", f"the process gave another answer than asked for in {describe(command)}")
                     return reply
                 raise self.obituary(command)
             self.server.take()

@@ -70,8 +70,8 @@ class LineReporter(Reporter):
     def planned(self, plan: Plan) -> None:
         """Say what will be done, and why something is skipped."""
         self.total = len(plan.work)
-        for failure in plan.failures:
-            self.say(f"zoo: {failure}")
+        for problem in (*plan.failures, *plan.warnings):
+            self.say(f"zoo: {problem}")
         self.say(plan_line(plan))
         for why, cases in grouped(plan.skipped).items():
             names = ", ".join(dict.fromkeys(case.model for case in cases))

@@ -17,11 +17,9 @@ Made = TypeVar("Made")
 
 
 def tables(file: SuiteFile, folder: Path, form: tables_.Format) -> tuple[list[str], list[str]]:
-    """Return the tables of a suite, rendered, and why others cannot be shown. BadRecords where there is none at all."""
+    """Return the tables of a suite, rendered, and why others cannot be shown."""
     rows = tables_.rows(store.load(folder))
     made, problems = each(file.suite.tables, lambda spec: tables_.make_table(spec, rows, file.name))
-    if problems and not made:
-        raise BadRecords("; ".join(problems))
     return [tables_.render(table, form) for _, table in made], problems
 
 

@@ -68,17 +68,22 @@ class Member:
     def fail(self, phase: Phase, died: Died, **detail: Any) -> None:
         """Give the status of a death to every metric of the phase that has no value yet."""
         missing = [m for m in self.work.wanted[phase] if m not in self.found.get(phase, {})]
+        if died.status == "timeout":
+            detail["time_limit"] = self.work.planned.limits.time
         self.keep(phase, {m: Value(status=died.status, reason=died.reason, detail=detail) for m in missing})
 
     def start(self, pool: Pool, phase: Phase, on_progress: Callable[[str], None]) -> bool:
         """Start a worker and prepare the phase; False when that failed, with the status kept."""
         try:
+            began = time.monotonic()
+            server = pool.server(self.case.threads or 1, self.spec)
+            self.started += time.monotonic() - began  # loading torch and the plugin is not the case's own time
             if time.monotonic() >= self.deadline(phase):
                 raise Died(
                     "timeout",
                     f"the case's {self.work.planned.limits.time:g} s were spent before {phase} began",
                 )
-            self.worker = Worker(pool.server(self.case.threads or 1, self.spec), on_progress)
+            self.worker = Worker(server, on_progress)
             command = {
                 "do": "prepare",
                 "phase": phase,
@@ -182,17 +187,22 @@ class Session:
         assert member.worker is not None
         try:
             reply = member.worker.ask({"do": "measure", "metric": metric}, member.deadline(phase))
+            values = {name: jsonio.from_json(Value, data) for name, data in reply["values"].items()}
         except Died as died:
-            if died.status in ("killed", "timeout"):
+            if phase == "task" or died.status in ("killed", "timeout"):
                 member.fail(phase, died)
                 member.stop()
             else:
                 member.keep(phase, {metric: Value(status=died.status, reason=died.reason)})
             return
-        values = {name: jsonio.from_json(Value, data) for name, data in reply["values"].items()}
+        except (AttributeError, ValueError) as error:
+            member.fail(phase, Died("error", f"the worker's answer to {metric} cannot be read: {type(error).__name__}"))
+            return
         if metric == PREDICTED:
             member.predicted = int(values[metric].value or 0)
         member.keep(phase, values)
+        if phase == "task":
+            member.fail(phase, Died("error", f"the evaluation of the task returned {', '.join(values) or 'nothing'}"))
 
     def record(self, member: Member, phase: Phase, seconds: float) -> CaseRecord:
         """Return the record of one phase of a case, which took ``seconds``."""
@@ -327,13 +337,21 @@ class Request:
     """
 
     suite: str
-    models: tuple[str, ...] = ()
+    models: Sequence[str] = ()
     axes: Mapping[str, list[Scalar]] = field(default_factory=dict)
-    metrics: tuple[str, ...] = ()
-    plugins: tuple[str, ...] = ()
-    out: Path = Path("runs")
+    metrics: Sequence[str] = ()
+    plugins: Sequence[str] = ()
+    out: str | Path = "runs"
     retry: bool = False
     fresh: bool = False
+
+    def __post_init__(self) -> None:
+        """Take one value for a list of one."""
+        for name in ("models", "metrics", "plugins"):
+            given = getattr(self, name)
+            object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
+        axes = {name: list(v) if isinstance(v, list | tuple) else [v] for name, v in self.axes.items()}
+        object.__setattr__(self, "axes", axes)
 
 
 def run(suite: str, **request: Any) -> Outcome:
@@ -344,7 +362,7 @@ def run(suite: str, **request: Any) -> Outcome:
 def run_request(request: Request, reporter: Reporter) -> Outcome:
     """Measure what is asked for and not kept yet; every record is on disk before the next case starts."""
     file, registry, items = prepare(request)
-    with open_store(file, items, request.out) as store:
+    with open_store(file, items, Path(request.out)) as store:
         plan = make_plan(file, items, store, Prints(registry, store.machine), request.retry, request.fresh)
         reporter.planned(plan)
         return Outcome(plan, store.folder, tuple(execute(plan, registry, store, reporter)))
@@ -353,7 +371,7 @@ def run_request(request: Request, reporter: Reporter) -> Outcome:
 def look_ahead(request: Request) -> tuple[Plan, Registry, Store]:
     """Return what a run would do, touching nothing."""
     file, registry, items = prepare(request)
-    store = open_store(file, items, request.out).read()
+    store = open_store(file, items, Path(request.out)).read()
     return make_plan(file, items, store, Prints(registry, store.machine), request.retry, request.fresh), registry, store
 
 
@@ -362,7 +380,7 @@ def prepare(request: Request) -> tuple[SuiteFile, Registry, list[Planned]]:
     file = read_suite(request.suite)
     registry = Registry.load(request.plugins)
     added = tuple(spec.name for plugin in registry.files for spec in plugin.models)
-    choice = Choice(request.models, request.axes, request.metrics, added, environment.usable_cores())
+    choice = Choice(tuple(request.models), request.axes, tuple(request.metrics), added, environment.usable_cores())
     return file, registry, expand(file, registry, choice)
 
 

@@ -17,11 +17,13 @@ import selectors
 import signal
 import socket
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
 import psutil
+import torch
 
 from zoo.spec import import_module
 from zoo.worker import PACKET, send, work
@@ -33,10 +35,15 @@ def serve(channel: socket.socket, preload: list[str]) -> NoReturn:
     """Fork a worker (or a server) for each request until the parent closes the channel; then kill all that is left."""
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    threads = count_threads()
     for name in preload:
         # A worker meets the same error again, and reports it as its own.
         with contextlib.suppress(Exception):
             import_module(name)
+    if count_threads() > threads or torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        # The import computed something. A fork would inherit thread pools without their threads and hang: end here,
+        # and the server below forks workers that import for themselves.
+        os._exit(1)
     wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
@@ -55,6 +62,11 @@ def serve(channel: socket.socket, preload: list[str]) -> NoReturn:
         if channel in ready and not answer(channel, children, [selector.fileno(), wake_read, wake_write]):
             kill_descendants()
             os._exit(0)
+
+
+def count_threads() -> int:
+    """Return how many threads this process has."""
+    return len(os.listdir("/proc/self/task"))
 
 
 def answer(channel: socket.socket, children: set[int], private: list[int]) -> bool:
@@ -112,8 +124,9 @@ def kill_descendants() -> None:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, 0)[0]:
+            while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
+        time.sleep(0.01)
 
 
 def become_child(request: dict[str, Any], handed: list[int]) -> NoReturn:

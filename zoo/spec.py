@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import math
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -23,6 +24,11 @@ Scalar = str | int | float | bool | None
 ImportString = str | Callable[..., Any]
 
 API = 1
+# The axes that every case has: no option may be called like one of them.
+CASE_AXES = (
+    *("model", "size", "batch_size", "dtype", "device", "mode", "threads", "task", "recipe", "seed", "weights"),
+    *("compile", "attention_backend", "machine", "options"),
+)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*(/[A-Za-z0-9][A-Za-z0-9_.\-]*)?")
 
 
@@ -86,7 +92,7 @@ class Size:
     @classmethod
     def parse(cls, text: str | int, unit: Unit | None = None) -> Size:
         """Read a size; a bare number takes ``unit``. BadSize when the text is not a size."""
-        match = re.fullmatch(r"(\d+)(?:([x+])(\d+))?(px|tok)?", str(text).strip())
+        match = re.fullmatch(r"(\d{1,9})(?:([x+])(\d{1,9}))?(px|tok)?", str(text).strip())
         found = match and (match[4] or unit)
         if not match or not found or (match[2] and (match[2] == "x") != (found == "px")):
             raise BadSize(f"{text!r} is not a size; expected 224px, 800x1066px, 512tok or 512+512tok")
@@ -132,6 +138,8 @@ class SizeRule:
         size = Size.parse(self.default)
         if str(size) != self.default:
             raise BadSpec(f"default size {self.default!r} should be written {str(size)!r}")
+        if not isinstance(self.multiple_of, str):
+            self.step({})
 
     def check(self, size: Size, options: Mapping[str, Any]) -> None:
         """Raise BadSize, with the reason and the nearest legal sizes, unless the model can take ``size``."""
@@ -146,7 +154,10 @@ class SizeRule:
 
     def step(self, options: Mapping[str, Any]) -> int:
         """Return the number that legal sizes are multiples of."""
-        return int(options[self.multiple_of]) if isinstance(self.multiple_of, str) else self.multiple_of
+        step = options[self.multiple_of] if isinstance(self.multiple_of, str) else self.multiple_of
+        if isinstance(step, bool) or not isinstance(step, int) or step < 1:
+            raise BadSpec(f"sizes are multiples of {self.multiple_of}, which is {step!r}; expected a whole number >= 1")
+        return step
 
     def describe(self, step: int) -> str:
         """Say in words which sizes are legal."""
@@ -232,7 +243,7 @@ class ModelSpec:
     sizes: SizeRule
     family: str = ""
     options: Mapping[str, Scalar] | None = None
-    adapters: Mapping[str, str] = field(default_factory=dict)
+    adapters: Mapping[str, ImportString] = field(default_factory=dict)
     closed_form: ImportString = ""
     weights: tuple[WeightSpec, ...] = ()
     paper: str = ""
@@ -248,10 +259,15 @@ class ModelSpec:
             raise BadSpec(f"model {self.name} was written for api {self.api}; this is api {API}")
         if self.options is None:
             object.__setattr__(self, "options", {} if isinstance(self.build, str) else signature_options(self.build))
+        for option, default in self.knobs.items():
+            check_option(self.name, option, default)
         object.__setattr__(self, "build", import_string(self.build))
+        object.__setattr__(self, "adapters", {kind: import_string(code) for kind, code in self.adapters.items()})
         if self.closed_form:
             object.__setattr__(self, "closed_form", import_string(self.closed_form))
         object.__setattr__(self, "family", self.family or self.name)
+        if self.published is not None and (isinstance(self.published, str) or len(self.published) != 2):
+            raise BadSpec(f"model {self.name}: published is {self.published!r}; expected (system, variant)")
         if Size.parse(self.sizes.default).unit != UNIT_OF_AXIS[self.input.axis]:
             raise BadSpec(f"model {self.name}: its default size {self.sizes.default} is not a {self.input.axis}")
         step = self.sizes.multiple_of
@@ -274,6 +290,16 @@ class ModelSpec:
                 known = ", ".join(sorted(self.knobs)) or "none"
                 raise BadSpec(f"model {self.name} has no option {name!r}; its options: {known}")
         return {**self.knobs, **options}
+
+
+def check_option(model: str, name: object, default: object) -> None:
+    """Raise BadSpec unless an option's name can be an axis and its default is a plain value."""
+    if not isinstance(name, str) or name in CASE_AXES:
+        raise BadSpec(f"model {model}: an option may not be called {name!r}, which is an axis of every case")
+    if not isinstance(default, str | int | float | bool | None) or (
+        isinstance(default, float) and not math.isfinite(default)
+    ):
+        raise BadSpec(f"model {model}: the option {name} defaults to {default!r}; expected a plain value")
 
 
 def signature_options(build: Callable[..., Any]) -> dict[str, Scalar]:
@@ -378,7 +404,10 @@ def source_of(code: str) -> Path | None:
     module_name = code.rpartition(":")[0]
     if module_name.endswith(".py"):
         return Path(module_name)
-    found = importlib.util.find_spec(module_name.partition(".")[0])
+    try:
+        found = importlib.util.find_spec(module_name.partition(".")[0])
+    except (ImportError, ValueError):
+        return None
     if found is None or found.origin is None:
         return None
     return Path(found.origin).parent if found.submodule_search_locations else Path(found.origin)

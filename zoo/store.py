@@ -8,14 +8,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from zoo import jsonio
 from zoo.errors import BadRecords
-from zoo.record import SCHEMA, CaseRecord, MachineRecord, Value
+from zoo.record import SCHEMA, CaseRecord, MachineRecord
 
 STATIC = "static.jsonl"
 RECORDS = "records.jsonl"
@@ -98,7 +98,6 @@ class Store:
 
     folder: Path
     machine: str
-    index: dict[tuple[str, str], tuple[CaseRecord, Value]] = field(default_factory=dict)
     newest: dict[tuple[str, str], CaseRecord] = field(default_factory=dict)
     machines: set[str] = field(default_factory=set)
     warnings: tuple[str, ...] = ()
@@ -151,13 +150,8 @@ class Store:
             self._index(record)
 
     def _index(self, record: CaseRecord) -> None:
-        for name, value in record.metrics.items():
-            self.index[record.key, name] = (record, value)
+        for name in record.metrics:
             self.newest[record.case.id, name] = record
-
-    def __iter__(self) -> Iterator[CaseRecord]:
-        """Iterate over the newest record of every case and metric."""
-        return iter(self.newest.values())
 
 
 def cut_torn_line(file: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
+import math
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -23,17 +24,18 @@ from zoo.spec import ModelSpec, Scalar, TaskSpec
 # -- the schema ----------------------------------------------------------------------------------------------
 
 FIXED_AXES = ("size", "batch_size", "dtype", "device", "mode", "threads")
+KEY_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 SCALE = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
 
 def parse_bytes(value: Any) -> Any:
     """Read an amount of memory: a number of bytes, or text such as ``4 GiB``."""
-    match = re.fullmatch(r"([\d.]+)\s*(k|M|G|Ki|Mi|Gi)?B?", value.strip()) if isinstance(value, str) else None
-    if match:
-        return int(float(match[1]) * SCALE[match[2] or ""])
-    if isinstance(value, str):
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)\s*(k|M|G|Ki|Mi|Gi)?B?", value.strip())
+    if not match:
         raise ValueError(f"{value!r} is not an amount of memory; expected bytes, or text such as '4 GiB'")
-    return value
+    return int(float(match[1]) * SCALE[match[2] or ""])
 
 
 class Strict(BaseModel):
@@ -45,7 +47,7 @@ class Strict(BaseModel):
 class Limits(Strict):
     """What one case may take: ``time`` in seconds, ``memory`` in bytes above what the worker starts with."""
 
-    time: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=False)] = 300.0
+    time: Annotated[float, Field(gt=0, le=604_800)] = 300.0
     memory: Annotated[int, Field(gt=0), BeforeValidator(parse_bytes)] | None = None
 
 
@@ -160,15 +162,15 @@ def parse_suite(text: str, path: Path) -> SuiteFile:
     """Validate the text of a suite; ``path`` is what messages and the name are taken from."""
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
+        lines = dict(node_lines(node, path)) if node else {}
+        data = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
-        raise BadSuite(
-            path, mark.line + 1 if mark else None, "", f"not valid YAML: {yaml_problem(text, error)}"
-        ) from None
-    except yaml.YAMLError as error:
-        raise BadSuite(path, None, "", f"not valid YAML: {error}") from None
-    lines = dict(node_lines(node, path)) if node else {}
-    data = yaml.safe_load(text)
+        message = f"not valid YAML: {yaml_problem(text, error)}"
+        raise BadSuite(path, mark.line + 1 if mark else None, "", message) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        first = " ".join(str(error).split())[:120]
+        raise BadSuite(path, None, "", f"not valid YAML: {first}") from None
     if not isinstance(data, dict):
         raise BadSuite(
             path, None, "", f"expected a mapping with the keys schema and groups, found {type(data).__name__}"
@@ -182,8 +184,9 @@ def parse_suite(text: str, path: Path) -> SuiteFile:
 
 def yaml_problem(text: str, error: yaml.MarkedYAMLError) -> str:
     """Say what YAML found wrong; a tab is named as such."""
-    line = text.splitlines()[error.problem_mark.line] if error.problem_mark and text.splitlines() else ""
-    if "\t" in line:
+    lines = text.splitlines()
+    at = error.problem_mark.line if error.problem_mark else len(lines)
+    if at < len(lines) and "\t" in lines[at]:
         return "a tab character; YAML is indented with spaces"
     return f"{error.problem or error.context}"
 
@@ -196,6 +199,8 @@ def node_lines(
     if isinstance(node, yaml.MappingNode):
         seen: set[Hashable] = set()
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag not in KEY_TAGS:
+                raise BadSuite(path, key.start_mark.line + 1, key_text(loc), "a key must be plain text")
             if key.value in seen:
                 raise BadSuite(path, key.start_mark.line + 1, key_text((*loc, key.value)), "this key is given twice")
             seen.add(key.value)
@@ -223,9 +228,7 @@ def key_text(loc: Iterable[Hashable]) -> str:
 def first_error(path: Path, lines: Mapping[tuple[Hashable, ...], int], invalid: ValidationError) -> BadSuite:
     """Turn pydantic's findings into one sentence about the first of them that lies deepest in the file."""
     found = max(invalid.errors(), key=lambda e: (e["type"] == "extra_forbidden", known_depth(lines, e["loc"])))
-    loc = tuple(
-        p for p in found["loc"] if not (isinstance(p, str) and p in ("str", "ModelEntry", "int", "float", "bool"))
-    )
+    loc = tuple(p for p in found["loc"] if p not in ("str", "ModelEntry", "int", "float", "bool", "[key]"))
     message = found["msg"].removeprefix("Value error, ")
     if found["type"] == "extra_forbidden":
         allowed = ", ".join(sorted(allowed_keys(loc)))
@@ -290,10 +293,18 @@ def expand(file: SuiteFile, registry: Registry, choice: Choice) -> list[Planned]
     for index, group in enumerate(file.suite.groups):
         for item in expand_group(file, registry, choice, index, group, substitutes):
             planned.setdefault((item.case.id, item.metrics), item)
-    if not planned:
-        wanted = ", ".join(choice.models)
-        raise ZooError(f"no group of the suite {file.name} can take {wanted}: its sizes, options or task do not fit")
+    present = {item.case.model for item in planned.values()}
+    guests = [*substituted(registry, substitutes), *(() if choice.models else choice.added)]
+    for name in guests:
+        if name not in present and any(chosen_metrics(group, choice) for group in file.suite.groups):
+            reason = why_not(file, registry, choice, 0, registry.model(name))
+            raise ZooError(f"no group of the suite {file.name} can take the model {name}: {reason}")
     return list(planned.values())
+
+
+def substituted(registry: Registry, patterns: Iterable[str]) -> list[str]:
+    """Return the models that the patterns name."""
+    return [name for pattern in patterns for name in registry.match_models(pattern)]
 
 
 def check_choice(file: SuiteFile, choice: Choice) -> None:
@@ -319,7 +330,7 @@ def group_models(file: SuiteFile, registry: Registry, index: int) -> list[tuple[
         try:
             specs = [registry.model(n) for n in registry.match_models(name)]
             for spec in specs:
-                spec.with_options(options)
+                check_options(spec, options)
         except ZooError as error:
             raise file.error(("groups", index, "models", position), str(error)) from None
         found.extend((spec, options) for spec in specs if (spec, options) not in found)
@@ -337,18 +348,18 @@ def chosen_models(
     guests = [name for name in choice.added if name not in {spec.name for spec, _ in own}]
     if choice.models:
         own = [(s, o) for s, o in own if any(fnmatch.fnmatchcase(s.name, m) for m in choice.models)]
-        guests = [name for pattern in substitutes for name in registry.match_models(pattern)]
-    fitting = [registry.model(name) for name in guests if fits(file, registry, choice, index, registry.model(name))]
-    return own + [(spec, {}) for spec in fitting]
+        guests = substituted(registry, substitutes)
+    specs = [registry.model(name) for name in guests]
+    return own + [(spec, {}) for spec in specs if not why_not(file, registry, choice, index, spec)]
 
 
-def fits(file: SuiteFile, registry: Registry, choice: Choice, index: int, spec: ModelSpec) -> bool:
-    """Tell whether a model that a group does not name can take the group's axes and task."""
+def why_not(file: SuiteFile, registry: Registry, choice: Choice, index: int, spec: ModelSpec) -> str:
+    """Say why a model that a group does not name cannot take the group's axes and task; empty when it can."""
     try:
         cases = group_cases(file, registry, choice, index, spec, {})
-    except ZooError:
-        return False
-    return any(not item.illegal for item in cases)
+    except ZooError as error:
+        return str(error)
+    return "" if any(not item.illegal for item in cases) else cases[0].illegal
 
 
 def expand_group(
@@ -431,8 +442,17 @@ def group_cases(
 
 def task_options(task: TaskSpec, spec: ModelSpec) -> dict[str, Scalar]:
     """Return the options that a task sets in a model. BadSpec when the model lacks one."""
-    spec.with_options(task.model_options)
+    check_options(spec, task.model_options)
     return dict(task.model_options)
+
+
+def check_options(spec: ModelSpec, options: Mapping[str, Scalar]) -> None:
+    """Raise BadSpec for an option that a model lacks, or a value of another type than its default."""
+    spec.with_options(options)
+    for name, value in options.items():
+        problem = option_problem(spec, name, value)
+        if problem:
+            raise BadSpec(problem)
 
 
 def make_case(
@@ -445,7 +465,8 @@ def make_case(
 ) -> Case:
     """Return the case at one point of the axes."""
     for name, value in point.items():
-        problem = check_axis(name, value) or option_problem(spec, name, value)
+        problem = "this axis has an empty value" if value is None and name in FIXED_AXES else None
+        problem = problem or check_axis(name, value) or option_problem(spec, name, value)
         if problem:
             raise file.error((*at, name), problem)
     try:
@@ -464,6 +485,8 @@ def make_case(
 def option_problem(spec: ModelSpec, name: str, value: Scalar) -> str | None:
     """Return what is wrong with the type of an option's value, in words, or None."""
     default = spec.knobs.get(name)
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{value!r} is not a value of the option {name}; expected a finite number"
     if default is None or type(value) is type(default) or (type(default) is float and type(value) is int):
         return None
     return f"{value!r} does not fit the option {name} of model {spec.name}; expected something like {default!r}"

@@ -63,7 +63,7 @@ def work(channel: socket.socket) -> None:
 
 def failure(error: BaseException) -> dict[str, Any]:
     """Tell the status of a metric that could not be had, and the reason in one line."""
-    text = " ".join(str(error).split())[:400]
+    text = " ".join(str(error).split())[:400] or "no message"
     status = "error"
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in text for words in OUT_OF_MEMORY):
         status = "oom"
@@ -77,7 +77,7 @@ def failure(error: BaseException) -> dict[str, Any]:
         return {"failed": status, "reason": text}
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
     where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return {"failed": status, "reason": f"{type(error).__name__}: {text or 'no message'}{where}"}
+    return {"failed": status, "reason": f"{type(error).__name__}: {text}{where}"}
 
 
 class Unsupported(Exception):
@@ -150,11 +150,16 @@ class Job:
         )
         return made
 
-    def build_for_real(self) -> None:
-        """Build model and inputs on the case's device, ready to be called."""
+    @property
+    def device(self) -> torch.device:
+        """The case's device. Unsupported when it is not there."""
         if self.case.device == "cuda" and not torch.cuda.is_available():
             raise Unsupported("this machine, or this build of torch, has no CUDA device")
-        device = torch.device(self.case.device or "cpu")
+        return torch.device(self.case.device or "cpu")
+
+    def build_for_real(self) -> None:
+        """Build model and inputs on the case's device, ready to be called."""
+        device = self.device
         with device:
             self.module = self.build().eval().requires_grad_(False)
         self.inputs = self.make_inputs(device)
@@ -260,15 +265,19 @@ class Job:
         recipe = task.recipe(self.case.recipe)
         load = resolve(str(task.data))
         images, targets = train.resized(load("train"), self.size)
-        adapter = resolve(self.spec.adapters[task.kind])(label_smoothing=recipe.label_smoothing)
-        module = self.build()
+        adapter = resolve(str(self.spec.adapters[task.kind]))(label_smoothing=recipe.label_smoothing)
+        device = self.device
+        with device:
+            module = self.build()
 
         def progress(step: int, loss: float) -> None:
             send(self.channel, {"progress": f"step {step}/{recipe.steps}, loss {loss:.3f}"})
 
-        trained = train.train(module, adapter, images.to(self.dtype), targets, recipe, self.case.seed or 0, progress)
+        trained = train.train(
+            module, adapter, images.to(device, self.dtype), targets, recipe, self.case.seed or 0, progress
+        )
         test_images, test_targets = train.resized(load("test"), self.size)
-        predictions = train.predict(module, adapter, test_images.to(self.dtype))
+        predictions = train.predict(module, adapter, test_images.to(device, self.dtype))
         scores = resolve(str(task.evaluate))(predictions, test_targets)
         detail = {
             "recipe": to_json(recipe),
