@@ -146,6 +146,7 @@ def describe(name: str, registry: Registry, results: Path) -> dict[str, Any]:
         data["legal_sizes"] = spec.sizes.describe(spec.sizes.step(spec.knobs))
         data["published"] = [
             {
+                "variant": q.variant,
                 "task": q.task,
                 "metric": q.metric,
                 "value": q.value,

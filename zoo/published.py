@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fnmatch
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -33,6 +34,6 @@ def read() -> Iterator[Published]:
                 yield Published(**row)
 
 
-def of(system: str, variant: str) -> list[Published]:
-    """Return the published numbers of one variant of a system."""
-    return [p for p in read() if p.system == system and p.variant == variant]
+def of(system: str, *variants: str) -> list[Published]:
+    """Return the published numbers of a system's variants, given by name or glob."""
+    return [p for p in read() if p.system == system and any(fnmatch.fnmatchcase(p.variant, v) for v in variants)]

@@ -234,7 +234,8 @@ class ModelSpec:
     ``options`` are its knobs with their defaults, each also an axis of a suite; left out, they are read off
     the signature of ``build``. ``adapters`` maps a kind of task (``"classification"``) to the class that trains and
     predicts with this model. ``closed_form(size, **options)`` returns the MACs of one sample, worked out by hand.
-    ``published`` is (system, variant) in ``results/published``. ``notes`` is what a reader of a table must know.
+    ``published`` is (system, glob of its variants, ...) in ``results/published``; ``notes`` is what a reader of a table
+    must know.
     """
 
     name: str
@@ -248,7 +249,7 @@ class ModelSpec:
     weights: tuple[WeightSpec, ...] = ()
     paper: str = ""
     licence: str = ""
-    published: tuple[str, str] | None = None
+    published: tuple[str, ...] = ()
     notes: str = ""
     api: int = API
 
@@ -266,8 +267,8 @@ class ModelSpec:
         if self.closed_form:
             object.__setattr__(self, "closed_form", import_string(self.closed_form))
         object.__setattr__(self, "family", self.family or self.name)
-        if self.published is not None and (isinstance(self.published, str) or len(self.published) != 2):
-            raise BadSpec(f"model {self.name}: published is {self.published!r}; expected (system, variant)")
+        if not isinstance(self.published, tuple) or len(self.published) == 1:
+            raise BadSpec(f"model {self.name}: published is {self.published!r}; expected (system, variant, ...)")
         if Size.parse(self.sizes.default).unit != UNIT_OF_AXIS[self.input.axis]:
             raise BadSpec(f"model {self.name}: its default size {self.sizes.default} is not a {self.input.axis}")
         step = self.sizes.multiple_of

@@ -41,7 +41,7 @@ def text(
         options={"width": width, "depth": depth, "ff_ratio": 4, "max_positions": longest, "dropout": 0.1},
         input=InputSpec("tokens", "sequence_length", tokens=length, params={"vocab_size": VOCABULARY}),
         sizes=SizeRule(f"{default}tok", max=longest),
-        published=("FNet", published) if published else None,
+        published=("FNet", published) if published else (),
         notes=f"{notes}; {FFT}" if notes else FFT,
         **COMMON,
     )
@@ -74,8 +74,8 @@ def vision(
 @hookimpl
 def zoo_models() -> Iterator[ModelSpec]:
     """Yield FNet-Base and FNet-Large (paper, Section 4), the vision variants, and a small one of each."""
-    yield text("fnet_base", 768, 12, 512, 512, "Base")
-    yield text("fnet_large", 1024, 24, 512, 512, "Large")
+    yield text("fnet_base", 768, 12, 512, 512, "Base*")
+    yield text("fnet_large", 1024, 24, 512, 512, "Large*")
     small = "not a variant of the paper: small enough for two cores"
     yield text("fnet_nano", 64, 4, 128, 4096, notes=small)
     yield vision("fnet_vision_b16", 16, 768, 12, 224, 1000)

@@ -29,12 +29,12 @@ def mixer(
     patch_size: int,
     width: int,
     depth: int,
-    published: str = "",
+    *published: str,
     default: int = 224,
     num_classes: int = 1000,
     notes: str = "",
 ) -> ModelSpec:
-    """Return the spec of one variant; ``published`` is its name in the published numbers."""
+    """Return the spec of one variant; ``published`` are globs of its names in the published numbers."""
     options: dict[str, Any] = {
         "num_classes": num_classes,
         "patch_size": patch_size,
@@ -46,7 +46,7 @@ def mixer(
     return ModelSpec(
         name,
         options=options,
-        published=("MLP-Mixer", published) if published else None,
+        published=("MLP-Mixer", *published) if published else (),
         notes=notes,
         **COMMON,
         **image_classifier(
@@ -59,12 +59,12 @@ def mixer(
 def zoo_models() -> Iterator[ModelSpec]:
     """Yield Mixer-S to Mixer-H (paper, Table 1) and ``mixer_nano``."""
     notes = "the paper prints parameters without the classifier head"
-    yield mixer("mixer_s32", 32, 512, 8, "S/32", notes=notes)
-    yield mixer("mixer_s16", 16, 512, 8, "S/16", notes=notes)
-    yield mixer("mixer_b32", 32, 768, 12, "B/32", notes=notes)
-    yield mixer("mixer_b16", 16, 768, 12, "B/16", notes=notes)
-    yield mixer("mixer_l32", 32, 1024, 24, "L/32", notes=notes)
-    yield mixer("mixer_l16", 16, 1024, 24, "L/16", notes=notes)
-    yield mixer("mixer_h14", 14, 1280, 32, "H/14", notes=notes)
+    yield mixer("mixer_s32", 32, 512, 8, "S/32", "Mixer-S/32 *", "timm mixer_s32_*", notes=notes)
+    yield mixer("mixer_s16", 16, 512, 8, "S/16", "Mixer-S/16 *", "timm mixer_s16_*", notes=notes)
+    yield mixer("mixer_b32", 32, 768, 12, "B/32", "Mixer-B/32 *", "timm mixer_b32_*", notes=notes)
+    yield mixer("mixer_b16", 16, 768, 12, "B/16", "Mixer-B/16 *", "timm mixer_b16_*", notes=notes)
+    yield mixer("mixer_l32", 32, 1024, 24, "L/32", "Mixer-L/32 *", "timm mixer_l32_*", notes=notes)
+    yield mixer("mixer_l16", 16, 1024, 24, "L/16", "Mixer-L/16 *", "timm mixer_l16_*", notes=notes)
+    yield mixer("mixer_h14", 14, 1280, 32, "H/14", "Mixer-H/14 *", "timm mixer_h14_*", notes=notes)
     notes = "not a variant of the paper: small enough for two cores"
     yield mixer("mixer_nano", 4, 64, 5, default=32, num_classes=10, notes=notes)

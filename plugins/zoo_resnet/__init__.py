@@ -22,7 +22,7 @@ def resnet(
     name: str,
     block: str,
     stages: str,
-    published: str = "",
+    *published: str,
     default: int = 224,
     num_classes: int = 1000,
     notes: str = "",
@@ -31,7 +31,7 @@ def resnet(
     return ModelSpec(
         name,
         options={"num_classes": num_classes, "block": block, "stages": stages},
-        published=("ResNet", published) if published else None,
+        published=("ResNet", *published) if published else (),
         notes=notes,
         **COMMON,
         **image_classifier(default),  # any size is legal, as torchvision says of its weights: the pooling is global
@@ -41,9 +41,15 @@ def resnet(
 @hookimpl
 def zoo_models() -> Iterator[ModelSpec]:
     """Yield ResNet-18 to ResNet-152 (paper, Table 1) and ``resnet_nano``."""
-    yield resnet("resnet18", "basic", "2-2-2-2", "resnet18_8xb32_in1k")
-    yield resnet("resnet50", "bottleneck", "3-4-6-3", "torchvision resnet50.IMAGENET1K_V1", notes=V1_5)
-    yield resnet("resnet101", "bottleneck", "3-4-23-3", "torchvision resnet101.IMAGENET1K_V1", notes=V1_5)
-    yield resnet("resnet152", "bottleneck", "3-8-36-3", "torchvision resnet152.IMAGENET1K_V1", notes=V1_5)
+    yield resnet("resnet18", "basic", "2-2-2-2", "resnet18_*")
+    yield resnet(
+        "resnet50", "bottleneck", "3-4-6-3", "resnet50_*", "timm resnet50*", "torchvision resnet50.*", notes=V1_5
+    )
+    yield resnet(
+        "resnet101", "bottleneck", "3-4-23-3", "resnet101_*", "timm resnet101*", "torchvision resnet101.*", notes=V1_5
+    )
+    yield resnet(
+        "resnet152", "bottleneck", "3-8-36-3", "resnet152_*", "timm resnet152*", "torchvision resnet152.*", notes=V1_5
+    )
     notes = "ResNet-10, not a variant of the paper: one basic block a stage, 4.9 M parameters but few MACs at 32px"
     yield resnet("resnet_nano", "basic", "1-1-1-1", default=32, num_classes=10, notes=notes)
