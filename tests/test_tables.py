@@ -162,7 +162,7 @@ def test_the_footer_says_what_holds_for_all_rows() -> None:
     assert f"MACs: {COUNTED}." in text
     assert "All rows: batch_size 1, dtype float32, device cpu, mode inference, threads 2." in text
     assert "Machine xeon-2core: Xeon 8259CL, 2 cores, 8.00 GiB memory; torch 2.12.0, timm 1.0.22." in text
-    assert "Latency: 95 % interval of the median, n = 30." in text
+    assert "Latency: 95 % interval of the median within one process, n = 30." in text
     assert "Newest record: 2026-01-01." in text
     assert "Made by: zoo table cost" in text
 

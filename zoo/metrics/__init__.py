@@ -50,7 +50,11 @@ METRICS: dict[str, HarnessMetric] = {
         HarnessMetric("uncounted_ops", title="Uncounted ops"),
         HarnessMetric("peak_memory_predicted", "B", title="Peak memory (predicted)"),
         HarnessMetric("peak_memory", "B", phase="memory", title="Peak memory"),
-        HarnessMetric("latency", "s", phase="speed", sampled=True, interval="median", title="Latency"),
-        HarnessMetric("throughput", "1/s", True, "median", phase="speed", sampled=True, title="Throughput"),
+        HarnessMetric(
+            "latency", "s", phase="speed", sampled=True, interval="median within one process", title="Latency"
+        ),
+        HarnessMetric(
+            "throughput", "1/s", True, "median within one process", phase="speed", sampled=True, title="Throughput"
+        ),
     )
 }
