@@ -9,8 +9,8 @@ import sys
 import pytest
 import torch
 import zoo_fnet
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from models import build, closed_form, macs_of, on_meta, params
+from torch import Tensor
 from zoo_fnet.model import fourier_mix
 
 from zoo import ModelSpec, ZooError, published
@@ -20,42 +20,12 @@ SPECS: dict[str, ModelSpec] = {spec.name: spec for spec in zoo_fnet.zoo_models()
 TEXT = [name for name, spec in SPECS.items() if spec.input.kind == "tokens"]
 
 
-def build(name: str, size: int | str | None = None, **options: object) -> nn.Module:
-    """Build a variant for inference, as the host does: the size checked, all options given."""
-    spec = SPECS[name]
-    knobs = spec.with_options(options)
-    at = spec.size(size)
-    spec.sizes.check(at, knobs)
-    return resolve(spec.build)(at.native, **knobs).eval()
-
-
-def on_meta(name: str, size: int | str | None = None, **options: object) -> nn.Module:
-    with torch.device("meta"):
-        return build(name, size, **options)
-
-
-def params(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
-
-
 def inputs(name: str, size: int | str | None = None, batch_size: int = 1, device: str = "cpu") -> Tensor:
     """Make one batch of inputs as the spec says."""
     spec = SPECS[name]
     make = resolve(spec.input.make)
     (x,), _ = make(spec.size(size), batch_size, torch.float32, torch.device(device), None, **spec.input.params)
     return x
-
-
-def macs(model: nn.Module, x: Tensor) -> float:
-    """Count the MACs of one forward on the meta device: the Fourier transforms count 0 there."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(x)
-    return counter.get_total_flops() / 2
-
-
-def closed_form(name: str, size: int | str | None = None, **options: object) -> int:
-    spec = SPECS[name]
-    return resolve(spec.closed_form)(spec.size(size).native, **spec.with_options(options))
 
 
 def dft(n: int) -> Tensor:
@@ -143,20 +113,20 @@ def test_the_pooler_counts_too():
 
 @pytest.mark.parametrize("name", SPECS)
 def test_macs_by_hand_are_those_counted(name):
-    assert macs(on_meta(name), inputs(name, device="meta")) == closed_form(name)
+    assert macs_of(on_meta(name), inputs(name, device="meta")) == closed_form(name)
 
 
 def test_macs_by_hand_hold_for_every_option():
     options = {"width": 48, "depth": 3, "ff_ratio": 2, "max_positions": 40, "dropout": 0.0}
     assert set(options) == set(SPECS["fnet_nano"].knobs)
     model = on_meta("fnet_nano", 40, **options)
-    assert macs(model, inputs("fnet_nano", 40, device="meta")) == closed_form("fnet_nano", 40, **options)
+    assert macs_of(model, inputs("fnet_nano", 40, device="meta")) == closed_form("fnet_nano", 40, **options)
 
     options = {"num_classes": 7, "patch_size": 8, "width": 48, "depth": 3, "mlp_ratio": 2.5}
     assert set(options) == set(SPECS["fnet_vision_nano"].knobs)
     model = on_meta("fnet_vision_nano", "32x64px", **options)
     x = inputs("fnet_vision_nano", "32x64px", device="meta")
-    assert macs(model, x) == closed_form("fnet_vision_nano", "32x64px", **options)
+    assert macs_of(model, x) == closed_form("fnet_vision_nano", "32x64px", **options)
 
 
 @pytest.mark.parametrize("name", ["fnet_nano", "fnet_vision_nano"])

@@ -8,43 +8,12 @@ import sys
 import pytest
 import torch
 import zoo_vit
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from models import build, closed_form, macs, on_meta, params
 
 from zoo import ModelSpec, ZooError, published
 from zoo.spec import resolve
 
 SPECS: dict[str, ModelSpec] = {spec.name: spec for spec in zoo_vit.zoo_models()}
-
-
-def build(name: str, size: int | str | None = None, **options: object) -> nn.Module:
-    """Build a variant for inference, as the host does: the size checked, all options given."""
-    spec = SPECS[name]
-    knobs = spec.with_options(options)
-    at = spec.size(size)
-    spec.sizes.check(at, knobs)
-    return resolve(spec.build)(at.native, **knobs).eval()
-
-
-def on_meta(name: str, size: int | str | None = None, **options: object) -> nn.Module:
-    with torch.device("meta"):
-        return build(name, size, **options)
-
-
-def params(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
-
-
-def macs(model: nn.Module, *shape: int) -> float:
-    """Count the MACs of one forward on the meta device."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(torch.empty(shape, device="meta"))
-    return counter.get_total_flops() / 2
-
-
-def closed_form(name: str, size: int | str | None = None, **options: object) -> int:
-    spec = SPECS[name]
-    return resolve(spec.closed_form)(spec.size(size).native, **spec.with_options(options))
 
 
 def test_importing_the_plugin_imports_no_library():
