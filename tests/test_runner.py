@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -238,7 +239,7 @@ def test_run_again_measures_nothing_and_an_edit_runs_only_its_cases(tiny_file, s
 
 
 @pytest.mark.slow
-def test_killed_at_three_moments_and_resumed_each_case_is_measured_once(tiny_file, suite_file, tmp_path):
+def test_killed_at_three_random_moments_and_resumed_each_case_is_measured_once(tiny_file, suite_file, tmp_path):
     text = """\
         schema: 1
         groups:
@@ -249,18 +250,19 @@ def test_killed_at_three_moments_and_resumed_each_case_is_measured_once(tiny_fil
     path = suite_file(text)
     command = [sys.executable, "-m", "zoo.cli", "run", str(path), "--plugin", str(tiny_file)]
     folder = tmp_path / "runs" / "mine"
-    for seconds in (6.0, 9.5, 13.0):
+    moments = [random.uniform(3.0, 15.0) for _ in range(3)]
+    for seconds in moments:
         process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(seconds)
         workers = process_tree(process.pid)
         process.send_signal(signal.SIGKILL)
         process.wait()
         _, alive = psutil.wait_procs(workers, timeout=10)
-        assert not alive, "workers outlive the command"
+        assert not alive, f"workers outlive the command, killed after {moments} s"
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     seen = [(r.key, name) for r in store.load(folder).records for name in r.metrics]
-    assert len(seen) == len(set(seen)), "something was measured twice"
+    assert len(seen) == len(set(seen)), f"something was measured twice, killed after {moments} s"
     assert len(seen) == 2 * 3 * 3
 
 

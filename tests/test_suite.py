@@ -1,11 +1,16 @@
 """Suites: every mistake is one sentence with file, line and key; every axis becomes cases."""
 
+from pathlib import Path
+
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from zoo.errors import BadSuite, UnknownName, ZooError
 from zoo.registry import Registry
 from zoo.resources import suites
-from zoo.suite import Choice, expand, read_suite
+from zoo.suite import Choice, Suite, expand, parse_suite, read_suite
 
 
 @pytest.fixture(scope="module")
@@ -196,8 +201,38 @@ def test_shipped_suites_expand(name, registry):
     assert not [i.case.id for i in found if i.illegal]
 
 
-def test_suite_survives_a_json_round_trip(suite_file):
-    from zoo.suite import Suite
+names = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
+plain = st.one_of(st.booleans(), st.integers(-999, 999), st.floats(-1e6, 1e6), st.text("abc: #'\n-", max_size=6))
+where = st.dictionaries(names, st.one_of(plain, st.lists(plain, max_size=2)), max_size=2)
+groups = st.fixed_dictionaries(
+    {
+        "models": st.lists(
+            st.one_of(names, st.fixed_dictionaries({"name": names, "options": st.dictionaries(names, plain)})),
+            min_size=1,
+            max_size=2,
+        ),
+        "metrics": st.lists(names, min_size=1, max_size=3),
+    },
+    optional={
+        "axes": st.dictionaries(names, st.lists(plain, min_size=1, max_size=3), max_size=2),
+        "task": names,
+        "recipe": names,
+        "seeds": st.lists(st.integers(0, 9), min_size=1, max_size=2),
+        "limits": st.fixed_dictionaries(
+            {"time": st.floats(1, 1e5), "memory": st.sampled_from([123, "4 GiB", "1.5 MB"])}
+        ),
+    },
+)
+tables = st.fixed_dictionaries({"title": st.text(max_size=5), "columns": st.lists(names, min_size=1), "where": where})
+plots = st.fixed_dictionaries({"name": names, "title": st.text(max_size=5), "y": names, "where": where})
+documents = st.fixed_dictionaries(
+    {"schema": st.just(1), "groups": st.lists(groups, min_size=1, max_size=2)},
+    optional={"tables": st.lists(tables, max_size=1), "plots": st.lists(plots, max_size=1)},
+)
 
-    suite = read_suite("lecture").suite
+
+@given(documents)
+def test_suites_survive_a_round_trip_through_json_and_yaml(document):
+    suite = Suite.model_validate(document)
     assert Suite.model_validate_json(suite.model_dump_json(by_alias=True)) == suite
+    assert parse_suite(yaml.safe_dump(document), Path("mine.yaml")).suite == suite
