@@ -369,7 +369,7 @@ def test_plugin_that_computes_at_import_does_not_hang_its_workers(suite_file, tm
 
 
 def test_loading_libraries_is_not_the_cases_own_time(suite_file, tmp_path, zoo):
-    text = "schema: 1\ngroups:\n  - {models: [vit_nano], axes: {size: 16}, metrics: [params], limits: {time: 2}}\n"
+    text = "schema: 1\ngroups:\n  - {models: [vit_nano], axes: {size: 16}, metrics: [params], limits: {time: 4}}\n"
     assert zoo("run", str(suite_file(text))).returncode == 0
     [record] = store.load(tmp_path / "runs" / "mine").records
     assert record.status == "ok", record.metrics["params"].reason
