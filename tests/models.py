@@ -1,14 +1,28 @@
-"""What the tests of the model plugins share: variants built as the host builds them, and torch's own counter."""
+"""What tests share: a module from a function, variants built as the host builds them, torch's own counter."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import zoo
 from zoo.registry import installed
 from zoo.spec import resolve
+
+
+class Lambda(nn.Module):
+    """A module that is a function."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args: Tensor) -> Any:
+        return self.function(*args)
 
 
 def build(name: str, size: int | str | None = None, **options: object) -> nn.Module:

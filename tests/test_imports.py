@@ -127,9 +127,13 @@ def test_plugins_import_only_public_names_and_never_each_other(plugin):
         assert all(i == plugin or i.startswith(f"{plugin}.") for i in others), path
 
 
-@pytest.mark.parametrize("module", ["zoo", "zoo.cli", "zoo.registry", *PLUGINS])
-def test_light_modules_load_no_heavy_library(module):
-    code = f"import sys, json, {module}; print(json.dumps(sorted(sys.modules)))"
+CLOSED_FORMS = [f"{plugin}.macs" for plugin in PLUGINS if (ROOT / "plugins" / plugin / "macs.py").exists()]
+
+
+@pytest.mark.parametrize("module", ["zoo", "zoo.cli", "zoo.registry", *PLUGINS, *CLOSED_FORMS])
+def test_light_modules_and_their_hooks_load_no_heavy_library(module):
+    hooks = "[list(getattr(m, h)()) for h in ('zoo_models', 'zoo_tasks') if hasattr(m, h)]"
+    code = f"import sys, json, {module}; m = sys.modules['{module}']; {hooks}; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(json.loads(done.stdout))
     assert not loaded & {"torch", "torchvision", "timm", "pandas", "numpy", "sklearn", "scipy"}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from models import Lambda
 from torch import Tensor, nn
 from torch.utils.flop_counter import flop_registry
 
@@ -16,17 +17,6 @@ from zoo.metrics import formulas, macs
 from zoo.metrics.macs import UncountedOp
 
 DEVICES = pytest.mark.parametrize("device", ["cpu", "meta"])
-
-
-class Lambda(nn.Module):
-    """A module that is a function."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *args: Tensor) -> Any:
-        return self.function(*args)
 
 
 def count(what: nn.Module | Callable[..., Any], *shapes: tuple[int, ...], device: str = "meta") -> macs.Count:

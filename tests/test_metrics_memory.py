@@ -13,6 +13,7 @@ from unittest import mock
 
 import pytest
 import torch
+from models import Lambda
 from torch import Tensor, nn
 
 from zoo.metrics import memory
@@ -24,17 +25,6 @@ Make = Callable[[torch.device], tuple[tuple[Any, ...], dict[str, Any]]]
 def images(*shape: int) -> Make:
     """Return what makes one float32 input."""
     return lambda device: ((torch.zeros(shape, device=device),), {})
-
-
-class Lambda(nn.Module):
-    """A module that is a function."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *args: Tensor) -> Any:
-        return self.function(*args)
 
 
 # -- predicted, by hand --------------------------------------------------------------------------------------

@@ -17,9 +17,9 @@ from zoo.errors import UnknownName, ZooError
 
 if TYPE_CHECKING:
     from zoo.registry import Registry
+    from zoo.report import Report
     from zoo.runner import Request
     from zoo.spec import Scalar
-    from zoo.suite import SuiteFile
     from zoo.tables import Format
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -263,9 +263,9 @@ def run(
         return
     with progress.make_reporter() as reporter:
         outcome = runner.run_request(request, reporter)
-    if outcome.plan.file.suite.tables:
-        print_tables(outcome.plan.file, outcome.folder, "terminal")
-    written = report.write(outcome.plan.file, outcome.folder)
+    made = report.Report(outcome.plan.file, outcome.folder)
+    print_tables(made, "terminal")
+    written = made.write()
     if written:
         click.echo(f"saved: {', '.join(map(str, written))}", err=True)
     if outcome.failed:
@@ -314,16 +314,12 @@ def print_dry_run(request: Request) -> None:
     click.echo(f"{progress.plan_line(plan)}; predicted time {total:.0f} s. Nothing was run.")
 
 
-def print_tables(file: SuiteFile, folder: Path, form: Format) -> bool:
-    """Print a suite's tables, and on stderr why one cannot be shown; tell whether there was any."""
-    from zoo import report
-
-    rendered, problems = report.tables(file, folder, form)
-    for text in rendered:
+def print_tables(made: Report, form: Format) -> None:
+    """Print a suite's tables, and on stderr why one cannot be shown."""
+    for text in made.rendered(form):
         click.echo(text)
-    for problem in problems:
+    for problem in made.problems:
         click.echo(f"zoo: not shown: {problem}", err=True)
-    return bool(rendered)
 
 
 @main.command()
@@ -332,12 +328,15 @@ def print_tables(file: SuiteFile, folder: Path, form: Format) -> bool:
 @click.option("--format", "form", type=click.Choice(["terminal", "markdown", "csv"]), default="terminal")
 def table(name: str, results: str, form: Format) -> None:
     """Print the tables of suite NAME from records."""
+    from zoo.report import Report
     from zoo.suite import read_suite
 
     suite = read_suite(name)
     if not suite.suite.tables:
         raise ZooError(f"the suite {suite.name} declares no tables")
-    if not print_tables(suite, Path(results) / suite.name, form):
+    made = Report(suite, Path(results) / suite.name)
+    print_tables(made, form)
+    if not made.tables:
         sys.exit(EXIT_USAGE)
 
 

@@ -6,13 +6,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from zoo import environment, jsonio
+from zoo import jsonio
 from zoo.metrics import METRICS
 from zoo.plan import Plan, Work
 from zoo.pool import Died, Pool, Worker
 from zoo.record import Value
 from zoo.registry import Registry
-from zoo.runner import MEMORY_SHARE, PREDICTED, SAMPLING, STATIC_SECONDS, WARM_UP
+from zoo.runner import PREDICTED, SAMPLING, STATIC_SECONDS, WARM_UP, allowed_memory
 from zoo.store import Store
 
 # Sustained FLOP/s of one core in fp32, and the seconds a worker takes to start and build a model: rough, and used only
@@ -49,8 +49,7 @@ def forecast(work: Work, registry: Registry, store: Store, pool: Pool) -> Foreca
     values = static_values(work, registry, pool)
     memory = values[PREDICTED].value if PREDICTED in values else None
     macs = values["macs"].value if "macs" in values else None
-    allowed = work.planned.limits.memory or int(environment.available_memory() * MEMORY_SHARE)
-    too_much = memory is not None and memory > allowed and work.planned.case.device == "cpu"
+    too_much = memory is not None and memory > allowed_memory(work.planned.limits) and work.planned.case.device == "cpu"
     problem = "oom: predicted to need more memory than is allowed" if too_much else ""
     before = seconds_before(work, store)
     seconds = before if before is not None else rough_seconds(work, registry, float(macs or 0))
@@ -69,12 +68,7 @@ def static_values(work: Work, registry: Registry, pool: Pool) -> dict[str, Value
         return {}
     try:
         deadline = time.monotonic() + STATIC_SECONDS
-        data = {
-            "spec": jsonio.to_json(spec),
-            "task": jsonio.to_json(task) if task else None,
-            "case": jsonio.to_json(case),
-        }
-        worker.ask({"do": "prepare", "phase": "static", "memory": 0, **data}, deadline)
+        worker.prepare("static", spec, task, case, 0, deadline)
         for metric in ("macs", PREDICTED):
             reply = worker.ask({"do": "measure", "metric": metric}, deadline)
             found[metric] = jsonio.from_json(Value, reply["values"][metric])

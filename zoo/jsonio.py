@@ -1,17 +1,28 @@
-"""Dataclasses to plain JSON data and back. Validation is pydantic's, imported only when something is read."""
+"""Dataclasses to plain JSON data and back, and messages between processes as packets of it.
+
+Validation is pydantic's, imported only when something is read.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import json
-from collections.abc import Hashable
+import socket
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 T = TypeVar("T")
+# The largest message that is read in one go.
+PACKET = 1 << 20
+
+
+def send(channel: socket.socket, message: Mapping[str, Any]) -> None:
+    """Send one message as one packet. ValueError when it holds NaN or Infinity, OSError when nobody listens."""
+    channel.send(json.dumps(message, allow_nan=False).encode())
 
 
 def to_json(record: Any) -> dict[str, Any]:

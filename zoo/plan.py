@@ -43,28 +43,33 @@ class Prints:
     registry: Registry
     machine: str
     versions: dict[str, str] = field(default_factory=environment.versions)
-    hashes: dict[str, str] = field(default_factory=dict)
+    known: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def of(self, case: Case, phase: Phase) -> dict[str, str]:
         """Return what the numbers of a phase depend on besides the case."""
-        spec = self.registry.models[case.model]
-        task = self.registry.tasks[case.task] if phase == "task" and case.task else None
-        # What a spec says decides a number as well as the code it names, which may lie in another package.
-        said = digest([dict(spec.knobs), jsonio.to_json(spec.sizes), jsonio.to_json(spec.input)])
         return {
-            "plugin": f"{self.source(str(spec.build))}-{said}",
-            **({"task": f"{self.source(str(task.data))}-{digest(jsonio.to_json(task))}"} if task else {}),
+            "plugin": self.model(case.model),
+            **({"task": self.task(case.task)} if phase == "task" and case.task else {}),
             "protocol": str(PROTOCOL),
             "torch": self.versions["torch"],
             "timm": self.versions["timm"],
             **({"machine": self.machine} if phase != "static" else {}),
         }
 
-    def source(self, code: str) -> str:
-        """Return the hash of the source that an import string lies in."""
-        if code not in self.hashes:
-            self.hashes[code] = environment.source_hash(code)
-        return self.hashes[code]
+    def model(self, name: str) -> str:
+        """Return a model's print: its source and what its spec says, for the code may lie in another package."""
+        if ("model", name) not in self.known:
+            spec = self.registry.models[name]
+            said = [dict(spec.knobs), jsonio.to_json(spec.sizes), jsonio.to_json(spec.input)]
+            self.known["model", name] = f"{environment.source_hash(str(spec.build))}-{digest(said)}"
+        return self.known["model", name]
+
+    def task(self, name: str) -> str:
+        """Return a task's print: its source and its spec."""
+        if ("task", name) not in self.known:
+            spec = self.registry.tasks[name]
+            self.known["task", name] = f"{environment.source_hash(str(spec.data))}-{digest(jsonio.to_json(spec))}"
+        return self.known["task", name]
 
 
 def phase_of(metric: str) -> Phase:

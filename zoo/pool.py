@@ -19,11 +19,13 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from zoo import environment
+from zoo.case import Case
 from zoo.errors import ZooError
+from zoo.jsonio import PACKET, send, to_json
+from zoo.metrics import Phase
 from zoo.record import Status
-from zoo.spec import ModelSpec
+from zoo.spec import ModelSpec, TaskSpec
 
-PACKET = 1 << 20
 SERVER_SECONDS = 120.0
 PRELOAD_SECONDS = 60.0
 CLOSING_SECONDS = 10.0
@@ -169,7 +171,7 @@ class Pool:
         if server.receive(time.monotonic() + PRELOAD_SECONDS, "serving"):
             return server
         with contextlib.suppress(OSError):
-            base.channel.send(json.dumps({"kill": pid}).encode())
+            send(base.channel, {"kill": pid})
         server.close()
         return base
 
@@ -186,11 +188,18 @@ class Worker:
         self.server, self.on_progress = server, on_progress
         self.pid, self.channel, self.log = server.fork()
 
+    def prepare(
+        self, phase: Phase, spec: ModelSpec, task: TaskSpec | None, case: Case, memory: int, deadline: float
+    ) -> None:
+        """Have it prepare a phase of a case, with ``memory`` bytes above what it has now (0: no limit)."""
+        records = {"spec": to_json(spec), "task": to_json(task) if task else None, "case": to_json(case)}
+        self.ask({"do": "prepare", "phase": phase, "memory": memory, **records}, deadline)
+
     def ask(self, command: dict[str, Any], deadline: float) -> dict[str, Any]:
         """Send a command and wait for its answer. Died when the worker ends, fails or lets the deadline pass."""
         started = time.monotonic()
         with contextlib.suppress(OSError):
-            self.channel.send(json.dumps(command, allow_nan=False).encode())
+            send(self.channel, command)
         while True:
             ready = wait([self.channel, self.server.channel], deadline)
             if not ready:
@@ -237,10 +246,10 @@ class Worker:
     def close(self) -> None:
         """Ask the worker to close, end it if it does not, and wait until it and all that it started are gone."""
         with contextlib.suppress(OSError):
-            self.channel.send(json.dumps({"do": "close"}).encode())
+            send(self.channel, {"do": "close"})
         if self.server.alive and self.exit_code(1.0) is None and self.server.alive:
             with contextlib.suppress(OSError):
-                self.server.channel.send(json.dumps({"kill": self.pid}).encode())
+                send(self.server.channel, {"kill": self.pid})
             self.exit_code(CLOSING_SECONDS)
         self.channel.close()
         self.log.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -70,7 +69,7 @@ class CaseRecord:
     @property
     def key(self) -> str:
         """The id of the case and the fingerprint, hashed."""
-        return key_of(self.case, self.fingerprint)
+        return digest({"id": self.case.id, "fingerprint": self.fingerprint})
 
     @property
     def status(self) -> Status:
@@ -92,11 +91,6 @@ class MachineRecord:
     def id(self) -> str:
         """A hash of everything but the time."""
         return digest({"slug": self.slug, "environment": self.environment})
-
-
-def key_of(case: Case, fingerprint: Mapping[str, str]) -> str:
-    """Return the key under which a case with this fingerprint is kept."""
-    return digest({"id": case.id, "fingerprint": dict(fingerprint)})
 
 
 def digest(data: Any) -> str:

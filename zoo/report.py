@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from zoo import plots, store
-from zoo import tables as tables_
+from zoo import plots, store, tables
 from zoo.errors import BadRecords
 from zoo.suite import SuiteFile
 
@@ -16,25 +15,34 @@ Spec = TypeVar("Spec")
 Made = TypeVar("Made")
 
 
-def tables(file: SuiteFile, folder: Path, form: tables_.Format) -> tuple[list[str], list[str]]:
-    """Return the tables of a suite, rendered, and why others cannot be shown."""
-    rows = tables_.rows(store.load(folder))
-    made, problems = each(file.suite.tables, lambda spec: tables_.make_table(spec, rows, file.name))
-    return [tables_.render(table, form) for _, table in made], problems
+class Report:
+    """The tables of one suite from the records in a folder, which are read once.
 
+    ``problems`` says why some of its tables cannot be shown.
+    """
 
-def write(file: SuiteFile, folder: Path) -> list[Path]:
-    """Save the tables as Markdown and CSV and the plots as SVG and PNG, beside the records; return the files."""
-    rows = tables_.rows(store.load(folder))
-    made, _ = each(file.suite.tables, lambda spec: tables_.make_table(spec, rows, file.name))
-    drawn, _ = each(file.suite.plots, lambda spec: plots.plot(spec, rows))
-    written = [save(folder / f"{file_name(spec.title)}.csv", tables_.render(table, "csv")) for spec, table in made]
-    if made:
-        page = "\n\n".join(tables_.render(table, "markdown").strip() for _, table in made)
-        written.insert(0, save(folder / "tables.md", page + "\n"))
-    for spec, chart in drawn:
-        written += plots.save(chart, folder / spec.name)
-    return written
+    def __init__(self, file: SuiteFile, folder: Path) -> None:
+        """Read the records and make the tables. BadRecords when there are none."""
+        self.file, self.folder = file, folder
+        self.rows = tables.rows(store.load(folder))
+        self.tables, self.problems = each(file.suite.tables, lambda spec: tables.make_table(spec, self.rows, file.name))
+
+    def rendered(self, form: tables.Format) -> list[str]:
+        """Return the tables as text."""
+        return [tables.render(table, form) for _, table in self.tables]
+
+    def write(self) -> list[Path]:
+        """Save the tables as Markdown and CSV and the plots as SVG and PNG, beside the records; return the files."""
+        written = []
+        if self.tables:
+            page = "\n\n".join(text.strip() for text in self.rendered("markdown"))
+            written.append(save(self.folder / "tables.md", page + "\n"))
+        for (spec, _), text in zip(self.tables, self.rendered("csv"), strict=True):
+            written.append(save(self.folder / f"{file_name(spec.title)}.csv", text))
+        drawn, _ = each(self.file.suite.plots, lambda spec: plots.plot(spec, self.rows))
+        for plot, chart in drawn:
+            written += plots.save(chart, self.folder / plot.name)
+        return written
 
 
 def each(specs: Iterable[Spec], make: Callable[[Spec], Made]) -> tuple[list[tuple[Spec, Made]], list[str]]:

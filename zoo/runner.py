@@ -25,7 +25,7 @@ from zoo.registry import Registry
 from zoo.spec import ModelSpec, Scalar, TaskSpec
 from zoo.statistics import StoppingRule, is_steady, median_interval
 from zoo.store import Store
-from zoo.suite import Choice, Planned, SuiteFile, expand, read_suite
+from zoo.suite import Choice, Limits, Planned, SuiteFile, expand, read_suite
 
 MEMORY_SHARE = 0.9
 STATIC_SECONDS = 60.0
@@ -33,6 +33,11 @@ REQUEST_SECONDS = 0.1
 WARM_UP = StoppingRule(target=0.0, min_samples=3, max_samples=1000, budget=1.0, overdraft=1.0)
 SAMPLING = StoppingRule()
 PREDICTED = "peak_memory_predicted"
+
+
+def allowed_memory(limits: Limits) -> int:
+    """Return the bytes that a case may take: its limit, or most of what the machine has free now."""
+    return limits.memory or int(environment.available_memory() * MEMORY_SHARE)
 
 
 # -- blocks --------------------------------------------------------------------------------------------------
@@ -84,15 +89,7 @@ class Member:
                     f"the case's {self.work.planned.limits.time:g} s were spent before {phase} began",
                 )
             self.worker = Worker(server, on_progress)
-            command = {
-                "do": "prepare",
-                "phase": phase,
-                "memory": self.limits_memory,
-                "spec": jsonio.to_json(self.spec),
-                "task": jsonio.to_json(self.task) if self.task else None,
-                "case": jsonio.to_json(self.case),
-            }
-            self.worker.ask(command, self.deadline(phase))
+            self.worker.prepare(phase, self.spec, self.task, self.case, self.limits_memory, self.deadline(phase))
         except Died as died:
             self.fail(phase, died)
             self.stop()
@@ -131,13 +128,8 @@ class Session:
     def member(self, work: Work) -> Member:
         """Look up what a case needs."""
         case = work.planned.case
-        allowed = work.planned.limits.memory or int(environment.available_memory() * MEMORY_SHARE)
-        return Member(
-            work,
-            self.registry.model(case.model),
-            self.registry.task(case.task) if case.task else None,
-            allowed,
-        )
+        task = self.registry.task(case.task) if case.task else None
+        return Member(work, self.registry.model(case.model), task, allowed_memory(work.planned.limits))
 
     def may_run(self, member: Member, phase: Phase) -> bool:
         """Tell whether a phase is wanted and possible; what is not possible is kept as a status."""
@@ -363,9 +355,10 @@ def run_request(request: Request, reporter: Reporter) -> Outcome:
     """Measure what is asked for and not kept yet; every record is on disk before the next case starts."""
     file, registry, items = prepare(request)
     with open_store(file, items, Path(request.out)) as store:
-        plan = make_plan(file, items, store, Prints(registry, store.machine), request.retry, request.fresh)
+        prints = Prints(registry, store.machine)
+        plan = make_plan(file, items, store, prints, request.retry, request.fresh)
         reporter.planned(plan)
-        return Outcome(plan, store.folder, tuple(execute(plan, registry, store, reporter)))
+        return Outcome(plan, store.folder, tuple(execute(plan, prints, store, reporter)))
 
 
 def look_ahead(request: Request) -> tuple[Plan, Registry, Store]:
@@ -392,7 +385,7 @@ def open_store(file: SuiteFile, items: Sequence[Planned], out: Path) -> Store:
     return Store(out / file.name, environment.slug(devices.pop()))
 
 
-def execute(plan: Plan, registry: Registry, store: Store, reporter: Reporter) -> Iterator[CaseRecord]:
+def execute(plan: Plan, prints: Prints, store: Store, reporter: Reporter) -> Iterator[CaseRecord]:
     """Measure what a plan holds, writing each record as soon as it is there."""
     if not plan.work:
         return
@@ -400,9 +393,7 @@ def execute(plan: Plan, registry: Registry, store: Store, reporter: Reporter) ->
     machine = MachineRecord(store.machine, environment.describe(device), now())
     if machine.id not in store.machines:
         store.append(machine)
-    session = Session(
-        registry, Prints(registry, store.machine), on_progress=reporter.progress, environment_id=machine.id
-    )
+    session = Session(prints.registry, prints, on_progress=reporter.progress, environment_id=machine.id)
     try:
         for number, work in enumerate(plan.work, 1):
             reporter.started(number, work)

@@ -25,8 +25,9 @@ from typing import Any, NoReturn
 import psutil
 import torch
 
+from zoo.jsonio import PACKET, send
 from zoo.spec import import_module
-from zoo.worker import PACKET, send, work
+from zoo.worker import work
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from zoo import data
 from zoo.errors import ZooError
-from zoo.spec import Recipe, Size
+from zoo.spec import Recipe
 
 EVALUATION_BATCH = 128
 CURVE_POINTS = 20
@@ -115,8 +115,3 @@ def predict(model: nn.Module, adapter: Adapter, images: Tensor) -> list[Any]:
     """Return one prediction for each of images (n, C, H, W), in evaluation mode."""
     model.eval()
     return [p for batch in torch.split(images, EVALUATION_BATCH) for p in adapter.predict(model, batch)]
-
-
-def resized(samples: Sequence[tuple[Tensor, Any]], size: Size) -> tuple[Tensor, list[Any]]:
-    """Return a task's samples at the size that a model is trained at."""
-    return data.stack(samples, size)

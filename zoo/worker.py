@@ -21,20 +21,14 @@ from torch import nn
 from zoo import data, train
 from zoo.case import Case
 from zoo.errors import BadSize, BadSpec
-from zoo.jsonio import from_json, to_json
+from zoo.jsonio import PACKET, from_json, send, to_json
 from zoo.metrics import macs, memory, params, speed
 from zoo.record import Value
 from zoo.spec import ModelSpec, Size, TaskSpec, import_module, resolve
 
-PACKET = 1 << 20
 INPUT_SEED = 0
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "Cannot allocate memory")
 NOT_SUPPORTED = ("not implemented for", "no kernel image", "is not supported")
-
-
-def send(channel: socket.socket, message: dict[str, Any]) -> None:
-    """Send one message."""
-    channel.send(json.dumps(message, allow_nan=False).encode())
 
 
 def work(channel: socket.socket) -> None:
@@ -264,7 +258,7 @@ class Job:
         """Train on the task's data at the case's size, evaluate, and return all of the task's metrics."""
         recipe = task.recipe(self.case.recipe)
         load = resolve(str(task.data))
-        images, targets = train.resized(load("train"), self.size)
+        images, targets = data.stack(load("train"), self.size)
         adapter = resolve(str(self.spec.adapters[task.kind]))(label_smoothing=recipe.label_smoothing)
         device = self.device
         with device:
@@ -276,7 +270,7 @@ class Job:
         trained = train.train(
             module, adapter, images.to(device, self.dtype), targets, recipe, self.case.seed or 0, progress
         )
-        test_images, test_targets = train.resized(load("test"), self.size)
+        test_images, test_targets = data.stack(load("test"), self.size)
         predictions = train.predict(module, adapter, test_images.to(device, self.dtype))
         scores = resolve(str(task.evaluate))(predictions, test_targets)
         detail = {
@@ -288,13 +282,7 @@ class Job:
         }
         kinds = {m.name: m for m in task.metrics}
         return {
-            name: Value(
-                value=v,
-                unit=kinds[name].unit,
-                interval=(low, high),
-                n=n,
-                detail=detail,
-            )
+            name: Value(value=v, unit=kinds[name].unit, interval=(low, high), n=n, detail=detail)
             for name, (v, low, high, n) in scores.items()
         }
 
