@@ -62,7 +62,7 @@ def test_show_tells_sizes_options_and_published_numbers(zoo):
         (("run", "lecture", "--out", "/proc/nowhere"), 2, "No such file or directory"),
         (("run", "lecture", "--models", "fnet_nano", "--metrics", "top1"), 2, "can take the model fnet_nano"),
         (("show", "vit_b61"), 2, "did you mean vit_b16"),
-        (("list", "vit_b61*"), 2, "there is no model, task or suite named"),
+        (("list", "vit_b61*"), 2, "there is no model, layer, task or suite named"),
         (("table", "lecture"), 2, "there are no records in runs/lecture"),
         (("run", "lecture", "--device", "tpu"), 2, "'tpu' is not one of 'cpu', 'cuda'"),
         (("fly",), 2, "No such command 'fly'"),

@@ -157,7 +157,7 @@ codes = st.from_regex(r"[a-z]{1,8}\.[a-z]{1,8}:[a-z]{1,8}", fullmatch=True)
 scalars = st.one_of(st.none(), st.booleans(), st.integers(-(2**40), 2**40), st.floats(-1e9, 1e9), st.text(max_size=8))
 options = st.dictionaries(names, scalars, max_size=4)
 weights = st.builds(
-    WeightSpec, id=names, format=st.sampled_from(["timm", "npz"]), sha256=st.text(max_size=4), preprocess=options
+    WeightSpec, id=names, key=names, convert=st.one_of(st.just(""), codes), preprocess=options
 )
 models = st.builds(
     ModelSpec,

@@ -9,8 +9,11 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "ZooError": "zoo.errors",
+    "Cost": "zoo.cost",
+    "FlopFormula": "zoo.spec",
     "hookimpl": "zoo.hookspecs",
     "InputSpec": "zoo.spec",
+    "LayerSpec": "zoo.spec",
     "Metric": "zoo.spec",
     "ModelSpec": "zoo.spec",
     "Recipe": "zoo.spec",
@@ -19,20 +22,28 @@ _WHERE = {
     "TaskSpec": "zoo.spec",
     "WeightSpec": "zoo.spec",
     "image_classifier": "zoo.spec",
+    "create_layer": "zoo.registry",
     "create_model": "zoo.registry",
+    "list_layers": "zoo.registry",
     "list_models": "zoo.registry",
     "load_records": "zoo.tables",
+    "load_weights": "zoo.weights",
     "run": "zoo.runner",
 }
 __all__ = ["__version__", *_WHERE]
 
 if TYPE_CHECKING:
+    from zoo.cost import Cost as Cost
     from zoo.errors import ZooError as ZooError
     from zoo.hookspecs import hookimpl as hookimpl
+    from zoo.registry import create_layer as create_layer
     from zoo.registry import create_model as create_model
+    from zoo.registry import list_layers as list_layers
     from zoo.registry import list_models as list_models
     from zoo.runner import run as run
+    from zoo.spec import FlopFormula as FlopFormula
     from zoo.spec import InputSpec as InputSpec
+    from zoo.spec import LayerSpec as LayerSpec
     from zoo.spec import Metric as Metric
     from zoo.spec import ModelSpec as ModelSpec
     from zoo.spec import Recipe as Recipe
@@ -42,6 +53,7 @@ if TYPE_CHECKING:
     from zoo.spec import WeightSpec as WeightSpec
     from zoo.spec import image_classifier as image_classifier
     from zoo.tables import load_records as load_records
+    from zoo.weights import load_weights as load_weights
 
 
 def __getattr__(name: str) -> Any:

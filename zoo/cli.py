@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from zoo.tables import Format
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
-KINDS = ("model", "task", "suite")
+KINDS = ("model", "layer", "task", "suite")
+COUNTED = ("models", "layers", "tasks")
 
 
 class Command(click.Group):
@@ -97,6 +98,11 @@ def list_(glob: str, kind: str | None, plugins: tuple[str, ...], as_json: bool) 
     for spec in registry.models.values():
         owner = registry.owners["model", spec.name].name
         found.append({"name": spec.name, "kind": "model", "family": spec.family, "plugin": owner, "about": spec.notes})
+    for layer in registry.layers.values():
+        owner = registry.owners["layer", layer.name].name
+        found.append(
+            {"name": layer.name, "kind": "layer", "family": layer.family, "plugin": owner, "about": layer.notes}
+        )
     for task in registry.tasks.values():
         owner = registry.owners["task", task.name].name
         about = task.description
@@ -108,7 +114,9 @@ def list_(glob: str, kind: str | None, plugins: tuple[str, ...], as_json: bool) 
     elif shown:
         print_columns([(f["name"], f["kind"], f["family"], f["plugin"]) for f in shown])
     elif glob != "*":
-        raise UnknownName(kind or "model, task or suite", glob, [f["name"] for f in found if kind in (None, f["kind"])])
+        raise UnknownName(
+            kind or "model, layer, task or suite", glob, [f["name"] for f in found if kind in (None, f["kind"])]
+        )
 
 
 @main.command()
@@ -117,7 +125,7 @@ def list_(glob: str, kind: str | None, plugins: tuple[str, ...], as_json: bool) 
 @plugin_option
 @json_option
 def show(name: str, results: str, plugins: tuple[str, ...], as_json: bool) -> None:
-    """Show everything known of one NAME: a model, a task, a suite, or a record by its key."""
+    """Show everything known of one NAME: a model, a layer, a task, a suite, or a record by its key."""
     data = describe(name, load_registry(plugins), Path(results))
     if as_json:
         print_json(data)
@@ -134,7 +142,7 @@ def show(name: str, results: str, plugins: tuple[str, ...], as_json: bool) -> No
 
 
 def describe(name: str, registry: Registry, results: Path) -> dict[str, Any]:
-    """Return what is known of a model, task, suite or record. UnknownName when it is none of these."""
+    """Return what is known of a model, layer, task, suite or record. UnknownName when it is none of these."""
     from zoo import published
     from zoo.resources import suites
 
@@ -143,7 +151,7 @@ def describe(name: str, registry: Registry, results: Path) -> dict[str, Any]:
         data = dataclasses.asdict(spec)
         quoted = published.of(*spec.published) if spec.published else []
         data["plugin"] = registry.owners["model", name].owner
-        data["legal_sizes"] = spec.sizes.describe(spec.sizes.step(spec.knobs))
+        data["legal_sizes"] = spec.sizes.describe(spec.knobs)
         data["published"] = [
             {
                 "variant": q.variant,
@@ -157,6 +165,8 @@ def describe(name: str, registry: Registry, results: Path) -> dict[str, Any]:
             for q in quoted
         ]
         return data
+    if name in registry.layers:
+        return {**dataclasses.asdict(registry.layers[name]), "plugin": registry.owners["layer", name].owner}
     if name in registry.tasks:
         return {**dataclasses.asdict(registry.tasks[name]), "plugin": registry.owners["task", name].owner}
     if name in suites():
@@ -167,8 +177,8 @@ def describe(name: str, registry: Registry, results: Path) -> dict[str, Any]:
     found = records_by_key(name, results)
     if found:
         return found
-    known = [*registry.models, *registry.tasks, *suites()]
-    raise UnknownName("model, task, suite or record", name, known, map(str, registry.failures))
+    known = [*registry.models, *registry.layers, *registry.tasks, *suites()]
+    raise UnknownName("model, layer, task, suite or record", name, known, map(str, registry.failures))
 
 
 def records_by_key(key: str, results: Path) -> dict[str, Any]:
@@ -206,24 +216,21 @@ def plugins_(as_json: bool) -> None:
             "name": p.name,
             "distribution": p.distribution,
             "version": p.version,
-            "models": len(p.models),
-            "tasks": len(p.tasks),
+            **{kind: len(getattr(p, kind)) for kind in COUNTED},
             "failure": None,
         }
         for p in registry.plugins
     ]
     for f in registry.failures:
         where = {"name": f.name, "distribution": f.distribution, "version": f.version}
-        rows.append({**where, "models": 0, "tasks": 0, "failure": f.reason})
+        rows.append({**where, **dict.fromkeys(COUNTED, 0), "failure": f.reason})
     if as_json:
         print_json(rows)
         return
     for row in rows:
         head = f"{row['name']}  {row['distribution']} {row['version']}".rstrip()
-        what = (
-            f"{row['models']} models, {row['tasks']} tasks" if row["failure"] is None else f"FAILED: {row['failure']}"
-        )
-        click.echo(f"{head}  {what}")
+        holds = ", ".join(f"{row[kind]} {kind}" for kind in COUNTED if row[kind]) or "nothing"
+        click.echo(f"{head}  " + (holds if row["failure"] is None else f"FAILED: {row['failure']}"))
 
 
 # -- running -------------------------------------------------------------------------------------------------
@@ -338,6 +345,64 @@ def table(name: str, results: str, form: Format) -> None:
     print_tables(made, form)
     if not made.tables:
         sys.exit(EXIT_USAGE)
+
+
+# -- writing plugins -----------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@plugin_option
+@json_option
+def check(names: tuple[str, ...], plugins: tuple[str, ...], as_json: bool) -> None:
+    """Hold models and layers to the rules: build on meta, output, gradients, batched = single, counts = closed form.
+
+    NAME may be a glob. Exits with 1 when a rule fails; what a spec declares that it cannot support is shown as skipped.
+    """
+    from zoo.registry import using
+
+    registry = load_registry(plugins)
+    known = [*registry.models, *registry.layers]
+    chosen: list[str] = []
+    for name in names:
+        found = fnmatch.filter(known, name)
+        if not found:
+            raise UnknownName("model or layer", name, known, map(str, registry.failures))
+        chosen += [f for f in found if f not in chosen]
+    with using(registry):
+        rows = [row for name in chosen for row in checked(name, as_json)]
+    failed = [row for row in rows if row["status"] == "failed"]
+    if as_json:
+        print_json(rows)
+    else:
+        skipped = sum(row["status"] == "skipped" for row in rows)
+        click.echo(f"{len(rows) - len(failed) - skipped} passed, {skipped} skipped, {len(failed)} failed")
+    if failed:
+        sys.exit(EXIT_FAILED)
+
+
+def checked(name: str, quiet: bool) -> list[dict[str, str]]:
+    """Check one model or layer, and print each rule's result as soon as it is known."""
+    from zoo import testing
+
+    rows = []
+    for result in testing.check(name):
+        rows.append({"name": name, "rule": result.rule, "status": result.status, "reason": result.reason})
+        if not quiet:
+            click.echo(f"{name}  {result.rule:<12} {result.status}" + (f": {result.reason}" if result.reason else ""))
+    return rows
+
+
+@main.command()
+@click.argument("name")
+@click.option("--out", default=".", show_default=True, help="The folder to write the plugin's folder in.")
+def new(name: str, out: str) -> None:
+    """Write a plugin with one model called NAME: a package that can be installed, with tests, to start from."""
+    from zoo import scaffold
+
+    folder = scaffold.write(name, Path(out))
+    click.echo(f"wrote {folder}")
+    click.echo(f"next: pip install -e {folder} && zoo check {name} && zoo run lecture --models {name}")
 
 
 if __name__ == "__main__":

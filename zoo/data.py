@@ -43,6 +43,32 @@ def make_tokens(
     return (ids,), {}
 
 
+def make_image_lists(
+    size: Size,
+    batch_size: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    generator: torch.Generator | None,
+    channels: int = 3,
+) -> Inputs:
+    """Return a list of random-normal images (channels, H, W), for models that batch images themselves."""
+    (images,), _ = make_images(size, batch_size, dtype, device, generator, channels)
+    return (list(images),), {}
+
+
+def make_pairs(
+    size: Size,
+    batch_size: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    generator: torch.Generator | None,
+    vocab_size: int,
+) -> Inputs:
+    """Return one batch of random source ids (B, source) and target ids (B, target), int64, without padding."""
+    shapes = [(batch_size, length) for length in size.pair]
+    return tuple(torch.randint(vocab_size, shape, generator=generator, device=device) for shape in shapes), {}
+
+
 def resize(images: Tensor, size: Size) -> Tensor:
     """Return images (B, C, h, w) at ``size``: bilinear, antialiased when they shrink."""
     if images.shape[-2:] == size.pair:

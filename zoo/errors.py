@@ -36,6 +36,10 @@ class BadSize(ZooError):
     """A size that a model cannot take, with the reason and the nearest legal sizes."""
 
 
+class BadWeights(ZooError):
+    """A checkpoint that cannot be read, or does not fit the model: names the keys and shapes that differ."""
+
+
 class BadSuite(ZooError):
     """A suite that cannot be read: names the file, the line and the key."""
 

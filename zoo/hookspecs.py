@@ -20,7 +20,7 @@ from collections.abc import Iterable
 
 import pluggy
 
-from zoo.spec import ModelSpec, TaskSpec
+from zoo.spec import FlopFormula, LayerSpec, ModelSpec, TaskSpec
 
 GROUP = "zoo"
 hookspec = pluggy.HookspecMarker(GROUP)
@@ -30,6 +30,23 @@ hookimpl = pluggy.HookimplMarker(GROUP)
 @hookspec
 def zoo_models() -> Iterable[ModelSpec]:
     """Yield the models that this plugin registers."""
+    return ()
+
+
+@hookspec
+def zoo_layers() -> Iterable[LayerSpec]:
+    """Yield the layers that this plugin registers: token mixers from (B, N, C) to (B, N, C).
+
+    Example::
+
+        def build(size, width, heads=4):
+            return SelfAttention(width, heads)
+
+        @hookimpl
+        def zoo_layers():
+            yield LayerSpec("self_attention", build=build, cost=Cost(projection="4 n d^2", mixing="2 n^2 d"),
+                            sequential="O(1)", path_length="O(1)", heads="heads")
+    """
     return ()
 
 
@@ -48,4 +65,24 @@ def zoo_tasks() -> Iterable[TaskSpec]:
     return ()
 
 
-RECORD_TYPES: dict[str, type] = {"zoo_models": ModelSpec, "zoo_tasks": TaskSpec}
+@hookspec
+def zoo_flop_formulas() -> Iterable[FlopFormula]:
+    """Yield what counts the plugin's own operators: without it, a custom operator is named as not counted.
+
+    Example::
+
+        @hookimpl
+        def zoo_flop_formulas():
+            yield FlopFormula("mine::window_attention", macs="zoo_mine.macs:window_attention")
+    """
+    return ()
+
+
+RECORD_TYPES: dict[str, type] = {
+    "zoo_models": ModelSpec,
+    "zoo_layers": LayerSpec,
+    "zoo_tasks": TaskSpec,
+    "zoo_flop_formulas": FlopFormula,
+}
+# What one record of each hook is called.
+KINDS = {"zoo_models": "model", "zoo_layers": "layer", "zoo_tasks": "task", "zoo_flop_formulas": "flop formula"}

@@ -11,6 +11,7 @@ from zoo.metrics import METRICS, PHASES, Phase
 from zoo.plugins import Failure
 from zoo.record import PROTOCOL, digest
 from zoo.registry import Registry
+from zoo.spec import layer_name
 from zoo.store import Store
 from zoo.suite import Limits, Planned, SuiteFile
 
@@ -48,13 +49,27 @@ class Prints:
     def of(self, case: Case, phase: Phase) -> dict[str, str]:
         """Return what the numbers of a phase depend on besides the case."""
         return {
-            "plugin": self.model(case.model),
+            "plugin": self.plugin(case),
             **({"task": self.task(case.task)} if phase == "task" and case.task else {}),
             "protocol": str(PROTOCOL),
             "torch": self.versions["torch"],
             "timm": self.versions["timm"],
             **({"machine": self.machine} if phase != "static" else {}),
         }
+
+    def plugin(self, case: Case) -> str:
+        """Return the print of a case's model, and of the layers that its options name."""
+        spec = self.registry.models[case.model]
+        named = [str(case.options.get(option, spec.knobs[option])) for option in spec.layer_options]
+        return "-".join([self.model(case.model), *(self.layer(layer_name(text)) for text in named)])
+
+    def layer(self, name: str) -> str:
+        """Return a layer's print, empty for a name that nothing is registered under."""
+        if ("layer", name) not in self.known:
+            spec = self.registry.layers.get(name)
+            said = environment.source_hash(str(spec.build)) + digest(dict(spec.knobs)) if spec else ""
+            self.known["layer", name] = said
+        return self.known["layer", name]
 
     def model(self, name: str) -> str:
         """Return a model's print: its source and what its spec says, for the code may lie in another package."""

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -21,8 +21,8 @@ import pluggy
 
 from zoo import hookspecs, jsonio
 from zoo.errors import BadSpec, ZooError
-from zoo.hookspecs import GROUP, RECORD_TYPES
-from zoo.spec import ModelSpec, TaskSpec, import_module
+from zoo.hookspecs import GROUP, KINDS, RECORD_TYPES
+from zoo.spec import FlopFormula, LayerSpec, ModelSpec, TaskSpec, import_module
 
 OWN_DISTRIBUTION = "attention-zoo"
 FILE_PLUGIN_SECONDS = 120
@@ -30,14 +30,33 @@ FILE_PLUGIN_SECONDS = 120
 
 @dataclass(frozen=True)
 class Plugin:
-    """A plugin that loaded, with the records it yields."""
+    """A plugin that loaded, with the records it yields, by hook."""
 
     name: str
     distribution: str
     version: str
     module: str
-    models: tuple[ModelSpec, ...] = ()
-    tasks: tuple[TaskSpec, ...] = ()
+    records: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+    @property
+    def models(self) -> tuple[ModelSpec, ...]:
+        """The models it registers."""
+        return self.records.get("zoo_models", ())
+
+    @property
+    def layers(self) -> tuple[LayerSpec, ...]:
+        """The layers it registers."""
+        return self.records.get("zoo_layers", ())
+
+    @property
+    def tasks(self) -> tuple[TaskSpec, ...]:
+        """The tasks it registers."""
+        return self.records.get("zoo_tasks", ())
+
+    @property
+    def flop_formulas(self) -> tuple[FlopFormula, ...]:
+        """What counts its operators."""
+        return self.records.get("zoo_flop_formulas", ())
 
     @property
     def owner(self) -> str:
@@ -78,19 +97,18 @@ class Loader:
             distribution, version = _distribution(point)
             try:
                 module = point.load()
-                models, tasks = self.collect(module, point.name)
-                self.add(Plugin(point.name, distribution, version, point.module, models, tasks))
+                self.add(Plugin(point.name, distribution, version, point.module, self.collect(module, point.name)))
             except (Exception, SystemExit) as error:
                 self.failures.append(Failure(point.name, distribution, version, reason_of(error)))
 
-    def collect(self, module: Any, name: str) -> tuple[tuple[ModelSpec, ...], tuple[TaskSpec, ...]]:
+    def collect(self, module: Any, name: str) -> dict[str, tuple[Any, ...]]:
         """Register a plugin module and return what its hooks yield; on any fault it is taken out again."""
         try:
             if self.manager.register(module, name=name) is None:
                 raise BadSpec(f"the plugin {name!r} is blocked")
             self.manager.check_pending()
             check_no_near_miss(module)
-            return tuple(self.records(module, "zoo_models")), tuple(self.records(module, "zoo_tasks"))
+            return {hook: tuple(self.records(module, hook)) for hook in RECORD_TYPES}
         except BaseException:
             if self.manager.is_registered(module):
                 self.manager.unregister(module)
@@ -111,12 +129,12 @@ class Loader:
 
     def add(self, plugin: Plugin) -> None:
         """Keep a plugin unless it takes a name that is already registered; the error names both owners."""
-        for kind in ("models", "tasks"):
-            taken = {record.name: other.owner for other in self.plugins for record in getattr(other, kind)}
-            for record in getattr(plugin, kind):
+        for hook, kind in KINDS.items():
+            taken = {record.name: other.owner for other in self.plugins for record in other.records.get(hook, ())}
+            for record in plugin.records.get(hook, ()):
                 if record.name in taken:
                     owner = taken[record.name]
-                    message = f"the {kind[:-1]} name {record.name!r} is already taken by {owner}"
+                    message = f"the {kind} name {record.name!r} is already taken by {owner}"
                     raise BadSpec(f"{message}; {plugin.owner} wants it too")
                 taken[record.name] = "itself, as it is yielded twice"
         self.plugins.append(plugin)
@@ -181,13 +199,21 @@ def read_file_plugin(path: Path) -> Plugin:
     if "failure" in data:
         raise ZooError(f"--plugin {path}: {data['failure']}")
     try:
-        models = tuple(jsonio.from_json(ModelSpec, m) for m in data["models"])
-        tasks = tuple(jsonio.from_json(TaskSpec, t) for t in data["tasks"])
+        found = from_json({"name": path.stem, "distribution": path.name, "module": str(path.resolve()), **data})
     except ValueError as error:
         raise ZooError(f"--plugin {path}: a record does not fit its type: {' '.join(str(error).split())}") from None
-    if not (models or tasks):
-        raise ZooError(f"--plugin {path}: it registers nothing; expected a zoo_models or zoo_tasks hook with @hookimpl")
-    return Plugin(path.stem, path.name, "", str(path.resolve()), models, tasks)
+    if not any(found.records.values()):
+        raise ZooError(f"--plugin {path}: it registers nothing; expected a hook such as zoo_models with @hookimpl")
+    return found
+
+
+def from_json(data: Mapping[str, Any]) -> Plugin:
+    """Return a plugin whose records were handed over as JSON; ValueError when one does not fit its type."""
+    records: dict[str, tuple[Any, ...]] = {
+        hook: tuple(jsonio.from_json(kind, record) for record in data["records"][hook])
+        for hook, kind in RECORD_TYPES.items()
+    }
+    return Plugin(data["name"], data["distribution"], data.get("version", ""), data["module"], records)
 
 
 def ask_child(path: Path, folder: Path) -> dict[str, Any]:
@@ -220,8 +246,8 @@ def hand_over(path: str, answer: str) -> None:
     data: dict[str, Any]
     try:
         module: ModuleType = import_module(path)
-        models, tasks = Loader().collect(module, Path(path).stem)
-        data = {"models": [jsonio.to_json(m) for m in models], "tasks": [jsonio.to_json(t) for t in tasks]}
+        collected = Loader().collect(module, Path(path).stem)
+        data = {"records": {hook: [jsonio.to_json(r) for r in records] for hook, records in collected.items()}}
     except (Exception, SystemExit) as error:
         data = {"failure": reason_of(error)}
     Path(answer).write_text(json.dumps(data))

@@ -189,11 +189,21 @@ class Worker:
         self.pid, self.channel, self.log = server.fork()
 
     def prepare(
-        self, phase: Phase, spec: ModelSpec, task: TaskSpec | None, case: Case, memory: int, deadline: float
+        self,
+        phase: Phase,
+        spec: ModelSpec,
+        task: TaskSpec | None,
+        case: Case,
+        memory: int,
+        deadline: float,
+        known: Mapping[str, Any],
     ) -> None:
-        """Have it prepare a phase of a case, with ``memory`` bytes above what it has now (0: no limit)."""
+        """Have it prepare a phase of a case, with ``memory`` bytes above what it has now (0: no limit).
+
+        ``known`` is what it could not look up by itself: formulas of custom operators, and single-file plugins.
+        """
         records = {"spec": to_json(spec), "task": to_json(task) if task else None, "case": to_json(case)}
-        self.ask({"do": "prepare", "phase": phase, "memory": memory, **records}, deadline)
+        self.ask({"do": "prepare", "phase": phase, "memory": memory, **records, **known}, deadline)
 
     def ask(self, command: dict[str, Any], deadline: float) -> dict[str, Any]:
         """Send a command and wait for its answer. Died when the worker ends, fails or lets the deadline pass."""

@@ -2,59 +2,88 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import functools
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from zoo.errors import UnknownName
+from zoo import jsonio
+from zoo.errors import BadSize, BadSpec, UnknownName
 from zoo.plugins import Failure, Loader, Plugin
-from zoo.spec import ModelSpec, TaskSpec, resolve
+from zoo.spec import FlopFormula, LayerSpec, ModelSpec, Size, TaskSpec, resolve
+
+Spec = TypeVar("Spec")
 
 
 @dataclass(frozen=True)
 class Registry:
-    """All models and tasks by name."""
+    """All models, layers and tasks by name, and the formulas of custom operators."""
 
     plugins: tuple[Plugin, ...]
     failures: tuple[Failure, ...]
     models: dict[str, ModelSpec]
+    layers: dict[str, LayerSpec]
     tasks: dict[str, TaskSpec]
+    flop_formulas: tuple[FlopFormula, ...]
     owners: dict[tuple[str, str], Plugin]
     files: tuple[Plugin, ...] = ()
 
     @classmethod
-    def load(cls, files: Iterable[str] = ()) -> Registry:
-        """Load every installed plugin, and single files on top (ZooError when one of these cannot be)."""
+    def load(cls, files: Iterable[str] = (), added: Iterable[Plugin] = ()) -> Registry:
+        """Load every installed plugin, and on top single files and plugins that were loaded elsewhere.
+
+        ZooError when one of the files cannot be loaded.
+        """
         loader = Loader()
         loader.load_entry_points()
-        added = tuple(loader.load_file(path) for path in files)
+        on_top = [loader.load_file(path) for path in files]
+        for plugin in added:
+            loader.add(plugin)
+            on_top.append(plugin)
+        plugins = loader.plugins
         return cls(
-            plugins=tuple(loader.plugins),
+            plugins=tuple(plugins),
             failures=tuple(loader.failures),
-            models={spec.name: spec for plugin in loader.plugins for spec in plugin.models},
-            tasks={spec.name: spec for plugin in loader.plugins for spec in plugin.tasks},
+            models={spec.name: spec for plugin in plugins for spec in plugin.models},
+            layers={spec.name: spec for plugin in plugins for spec in plugin.layers},
+            tasks={spec.name: spec for plugin in plugins for spec in plugin.tasks},
+            flop_formulas=tuple(formula for plugin in plugins for formula in plugin.flop_formulas),
             owners={
                 (kind, spec.name): plugin
-                for plugin in loader.plugins
-                for kind, specs in (("model", plugin.models), ("task", plugin.tasks))
+                for plugin in plugins
+                for kind, specs in (("model", plugin.models), ("layer", plugin.layers), ("task", plugin.tasks))
                 for spec in specs
             },
-            files=added,
+            files=tuple(on_top),
         )
 
     def model(self, name: str) -> ModelSpec:
         """Return a model's spec. UnknownName suggests what is near and shows the plugins that failed."""
-        if name not in self.models:
-            raise UnknownName("model", name, self.models, map(str, self.failures))
-        return self.models[name]
+        return self._find("model", self.models, name)
+
+    def layer(self, name: str) -> LayerSpec:
+        """Return a layer's spec. UnknownName as for a model."""
+        return self._find("layer", self.layers, name)
 
     def task(self, name: str) -> TaskSpec:
         """Return a task's spec. UnknownName as for a model."""
-        if name not in self.tasks:
-            raise UnknownName("task", name, self.tasks, map(str, self.failures))
-        return self.tasks[name]
+        return self._find("task", self.tasks, name)
+
+    def _find(self, kind: str, specs: Mapping[str, Spec], name: str) -> Spec:
+        if name not in specs:
+            raise UnknownName(kind, name, specs, map(str, self.failures))
+        return specs[name]
+
+    def for_workers(self) -> dict[str, Any]:
+        """Return what a worker cannot look up by itself: formulas of custom operators, and single-file plugins."""
+        return {
+            "custom": {formula.op: str(formula.macs) for formula in self.flop_formulas},
+            "files": [jsonio.to_json(plugin) for plugin in self.files],
+        }
 
     def match_models(self, pattern: str) -> list[str]:
         """Return the names that a glob matches, or the name itself. UnknownName when there is none."""
@@ -62,25 +91,105 @@ class Registry:
         return found or [self.model(pattern).name]
 
 
+_in_use: ContextVar[Registry | None] = ContextVar("registry", default=None)
+
+
 @functools.cache
-def installed() -> Registry:
-    """Return the registry of the installed plugins, loaded once."""
+def _loaded() -> Registry:
     return Registry.load()
 
 
+def installed() -> Registry:
+    """Return the registry in use: the one that :func:`using` sets, else that of the installed plugins, loaded once."""
+    return _in_use.get() or _loaded()
+
+
+def use(registry: Registry) -> None:
+    """Look names up in ``registry`` from here on, in this process."""
+    _in_use.set(registry)
+
+
+@contextlib.contextmanager
+def using(registry: Registry) -> Iterator[None]:
+    """Let names be looked up in ``registry``, which may hold single-file plugins too."""
+    token = _in_use.set(registry)
+    try:
+        yield
+    finally:
+        _in_use.reset(token)
+
+
+# -- the public functions ------------------------------------------------------------------------------------
+
+
 def list_models(pattern: str = "*") -> list[str]:
-    """Return the names of the installed models that a glob matches."""
-    return [name for name in installed().models if fnmatch.fnmatchcase(name, pattern)]
+    """Return the names of the models that a glob matches."""
+    return matching(installed().models, pattern)
 
 
-def create_model(name: str, size: str | int | None = None, **options: Any) -> Any:
+def list_layers(pattern: str = "*") -> list[str]:
+    """Return the names of the layers that a glob matches."""
+    return matching(installed().layers, pattern)
+
+
+def matching(names: Iterable[str], pattern: str) -> list[str]:
+    """Return the names that a glob matches, in their order."""
+    return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+
+
+def create_model(name: str, size: str | int | None = None, weights: str | None = None, **options: Any) -> Any:
     """Build a model: an ``nn.Module`` in training mode, on torch's current default device.
 
-    ``size`` is ``"224px"``, ``"512tok"`` or a bare number, None for the default. UnknownName, BadSize or BadSpec say
-    what is wrong with the arguments.
+    ``size`` is ``"224px"``, ``"512tok"`` or a bare number, None for the default; ``weights`` is the file of a
+    checkpoint in any layout that the model's spec lists. UnknownName, BadSize, BadSpec or BadWeights say what is wrong.
     """
     spec = installed().model(name)
     knobs = spec.with_options(options)
     at = spec.size(size)
     spec.sizes.check(at, knobs)
-    return resolve(str(spec.build))(at.native, **knobs)
+    model = resolve(str(spec.build))(at.native, **knobs)
+    if weights is not None:
+        from zoo.weights import load_weights
+
+        load_weights(model, weights, spec.weights)
+    return model
+
+
+def create_layer(name: str, size: str | int | tuple[int, int], width: int, **options: Any) -> Any:
+    """Build a layer on (B, N, C): an ``nn.Module`` in training mode, on torch's current default device.
+
+    ``size`` is N, or (H, W) for tokens on a grid in row-major order; a layer without a grid takes H W tokens, and one
+    with a grid takes a square N as its square root. UnknownName, BadSize or BadSpec say what is wrong.
+    """
+    spec = installed().layer(name)
+    knobs = spec.with_options(options)
+    return resolve(str(spec.build))(layer_size(spec, size, knobs, width), width, **knobs)
+
+
+def layer_size(
+    spec: LayerSpec, size: str | int | tuple[int, int], knobs: Mapping[str, Any], width: int
+) -> int | tuple[int, int]:
+    """Return the size that a layer's ``build`` takes: N, or (H, W) on a grid.
+
+    BadSize when the layer cannot take it, BadSpec when its heads do not divide the width.
+    """
+    native = Size.parse(size, "tok").native if isinstance(size, str) else size
+    heads = knobs[spec.heads] if spec.heads else 1
+    if not isinstance(heads, int) or heads < 1 or width % heads:
+        raise BadSpec(f"the layer {spec.name} cannot have {heads!r} heads at width {width}; expected a divisor of it")
+    if not spec.grid:
+        native = native if isinstance(native, int) else math.prod(native)
+    elif isinstance(native, int):
+        if math.isqrt(native) ** 2 != native:
+            raise BadSize(f"{native} tokens are no square grid; the layer {spec.name} needs (H, W)")
+        native = (math.isqrt(native),) * 2
+    step = knobs[spec.multiple_of] if isinstance(spec.multiple_of, str) else spec.multiple_of
+    for value in (native,) if isinstance(native, int) else native:
+        if value < 1 or value % step:
+            near = " or ".join(str(v) for v in sorted({max(step, value // step * step), -(-value // step) * step}))
+            told = "x".join(map(str, native)) if isinstance(native, tuple) else str(native)
+            what = "sides" if spec.grid else "numbers of tokens"
+            raise BadSize(
+                f"the layer {spec.name} takes {what} that are multiples of {step}, not {told}; nearest: {near}"
+            )
+    return native

@@ -51,6 +51,7 @@ class Member:
     spec: ModelSpec
     task: TaskSpec | None
     limits_memory: int
+    known: Mapping[str, Any]
     started: float = field(default_factory=time.monotonic)
     found: dict[Phase, dict[str, Value]] = field(default_factory=dict)
     predicted: int | None = None
@@ -89,7 +90,9 @@ class Member:
                     f"the case's {self.work.planned.limits.time:g} s were spent before {phase} began",
                 )
             self.worker = Worker(server, on_progress)
-            self.worker.prepare(phase, self.spec, self.task, self.case, self.limits_memory, self.deadline(phase))
+            self.worker.prepare(
+                phase, self.spec, self.task, self.case, self.limits_memory, self.deadline(phase), self.known
+            )
         except Died as died:
             self.fail(phase, died)
             self.stop()
@@ -129,7 +132,8 @@ class Session:
         """Look up what a case needs."""
         case = work.planned.case
         task = self.registry.task(case.task) if case.task else None
-        return Member(work, self.registry.model(case.model), task, allowed_memory(work.planned.limits))
+        allowed = allowed_memory(work.planned.limits)
+        return Member(work, self.registry.model(case.model), task, allowed, self.registry.for_workers())
 
     def may_run(self, member: Member, phase: Phase) -> bool:
         """Tell whether a phase is wanted and possible; what is not possible is kept as a status."""

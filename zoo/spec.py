@@ -13,11 +13,12 @@ import math
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from zoo.cost import Cost
 from zoo.errors import BadSize, BadSpec
 
 Scalar = str | int | float | bool | None
@@ -122,16 +123,19 @@ class Size:
 class SizeRule:
     """The legal sizes of a model, and what another size changes in it.
 
-    ``default`` is a tagged size. ``multiple_of`` is a number, or the name of an option that holds it
-    (``"patch_size"``). ``rebuilds`` names the parameters that depend on the size, ``pads`` says what is padded.
+    ``default`` is a tagged size. ``multiple_of`` and ``max`` are numbers, or names of the options that hold them
+    (``"patch_size"``, ``"max_positions"``). ``rebuilds`` names the parameters that depend on the size, ``pads`` says
+    what is padded at sizes that are no clean multiple. ``single`` rules out sizes of two numbers: the model takes
+    square images, or one sequence, only.
     """
 
     default: str
     multiple_of: int | str = 1
     min: int = 1
-    max: int | None = None
+    max: int | str | None = None
     rebuilds: str = ""
     pads: str = ""
+    single: bool = False
 
     def __post_init__(self) -> None:
         """Hold the default to the rule's own limits."""
@@ -140,36 +144,52 @@ class SizeRule:
             raise BadSpec(f"default size {self.default!r} should be written {str(size)!r}")
         if not isinstance(self.multiple_of, str):
             self.step({})
+        if not isinstance(self.max, str):
+            self.highest({})
 
     def check(self, size: Size, options: Mapping[str, Any]) -> None:
         """Raise BadSize, with the reason and the nearest legal sizes, unless the model can take ``size``."""
         unit = Size.parse(self.default).unit
         if size.unit != unit:
             raise BadSize(f"{size} is a {_axis_of(size.unit)}; expected a {_axis_of(unit)} such as {self.default}")
-        step = self.step(options)
+        if self.single and len(size.values) > 1:
+            raise BadSize(f"{size} is not legal: expected one number, such as {self.default}")
+        step, highest = self.step(options), self.highest(options)
         for value in size.values:
-            if value < self.min or (self.max is not None and value > self.max) or value % step:
-                legal = " or ".join(f"{v}{unit}" for v in self.nearest(value, step)) or "none"
-                raise BadSize(f"{size} is not legal: expected {self.describe(step)}; nearest legal size: {legal}")
+            if value < self.min or (highest is not None and value > highest) or value % step:
+                near = " or ".join(f"{v}{unit}" for v in self.nearest(value, options)) or "none"
+                raise BadSize(f"{size} is not legal: expected {self.describe(options)}; nearest legal size: {near}")
 
     def step(self, options: Mapping[str, Any]) -> int:
         """Return the number that legal sizes are multiples of."""
         step = options[self.multiple_of] if isinstance(self.multiple_of, str) else self.multiple_of
-        if isinstance(step, bool) or not isinstance(step, int) or step < 1:
-            raise BadSpec(f"sizes are multiples of {self.multiple_of}, which is {step!r}; expected a whole number >= 1")
-        return step
+        return self._whole(step, f"sizes are multiples of {self.multiple_of}")
 
-    def describe(self, step: int) -> str:
+    def highest(self, options: Mapping[str, Any]) -> int | None:
+        """Return the largest number that a size may have, None where there is no limit."""
+        if self.max is None:
+            return None
+        return self._whole(options[self.max] if isinstance(self.max, str) else self.max, f"sizes go up to {self.max}")
+
+    @staticmethod
+    def _whole(value: object, what: str) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise BadSpec(f"{what}, which is {value!r}; expected a whole number >= 1")
+        return value
+
+    def describe(self, options: Mapping[str, Any]) -> str:
         """Say in words which sizes are legal."""
         unit = Size.parse(self.default).unit
+        step, highest = self.step(options), self.highest(options)
         lowest = max(self.min, step)
-        bounds = f"at least {lowest}{unit}" if self.max is None else f"from {lowest} to {self.max}{unit}"
+        bounds = f"at least {lowest}{unit}" if highest is None else f"from {lowest} to {highest}{unit}"
         return f"a multiple of {step}, {bounds}" if step > 1 else bounds
 
-    def nearest(self, value: int, step: int) -> list[int]:
+    def nearest(self, value: int, options: Mapping[str, Any]) -> list[int]:
         """Return the legal values on both sides of ``value``, nearest first."""
+        step, limit = self.step(options), self.highest(options)
         lowest = -(-max(self.min, step) // step) * step
-        highest = (self.max // step) * step if self.max is not None else None
+        highest = (limit // step) * step if limit is not None else None
         near = {max(lowest, value // step * step), max(lowest, -(-value // step) * step)}
         if highest is not None:
             near = {min(v, highest) for v in near}
@@ -183,9 +203,21 @@ def _axis_of(unit: Unit) -> str:
 # -- inputs --------------------------------------------------------------------------------------------------
 
 
+_MAKERS = {
+    "image": "zoo.data:make_images",
+    "images": "zoo.data:make_image_lists",
+    "tokens": "zoo.data:make_tokens",
+    "pair": "zoo.data:make_pairs",
+}
+_SAMPLES = {"image": "image", "images": "image", "tokens": "sequence", "pair": "pair"}
+
+
 @dataclass(frozen=True)
 class InputSpec:
     """What a model is fed.
+
+    ``kind`` is an image batch (B, C, H, W), a list of images (C, H, W), token ids (B, N), a pair of source and target
+    ids, or what a ``make`` of its own says.
 
     ``make(size, batch_size, dtype, device, generator, **params)`` returns ``(args, kwargs)`` for ``forward``, any
     pytree of tensors; ``sample`` is what one sample is called (throughput is samples per second);
@@ -201,13 +233,11 @@ class InputSpec:
 
     def __post_init__(self) -> None:
         """Fill in the maker of the kind, and turn functions into import strings."""
-        default_make = {"image": "zoo.data:make_images", "tokens": "zoo.data:make_tokens"}.get(self.kind, "")
+        default_make = _MAKERS.get(self.kind, "")
         if not (self.make or default_make):
             raise BadSpec(f"an InputSpec of kind {self.kind!r} needs make=, a function that makes the inputs")
         object.__setattr__(self, "make", import_string(self.make or default_make))
-        object.__setattr__(
-            self, "sample", self.sample or {"image": "image", "tokens": "sequence"}.get(self.kind, "sample")
-        )
+        object.__setattr__(self, "sample", self.sample or _SAMPLES.get(self.kind, "sample"))
         if self.tokens:
             object.__setattr__(self, "tokens", import_string(self.tokens))
 
@@ -217,13 +247,25 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class WeightSpec:
-    """A published checkpoint: where it comes from, how it is stored, and how its inputs are prepared."""
+    """A layout of published checkpoints, and how they become this model's parameters.
+
+    ``key`` is a glob of tensor names that only files of this layout hold, by which it is recognised.
+    ``convert(tensors, model)`` takes ``{name: tensor}`` as the file has it and returns it under the model's names; left
+    out, the names are the model's own. ``source`` says who publishes such files, ``preprocess`` how their inputs are
+    prepared.
+    """
 
     id: str
-    format: Literal["timm", "torchvision", "torch", "safetensors", "npz"]
-    sha256: str = ""
+    key: str
+    convert: ImportString = ""
+    source: str = ""
     licence: str = ""
     preprocess: Mapping[str, Scalar] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Turn a function into its import string."""
+        if self.convert:
+            object.__setattr__(self, "convert", import_string(self.convert))
 
 
 @dataclass(frozen=True)
@@ -236,6 +278,12 @@ class ModelSpec:
     predicts with this model. ``closed_form(size, **options)`` returns the MACs of one sample, worked out by hand.
     ``published`` is (system, glob of its variants, ...) in ``results/published``; ``notes`` is what a reader of a table
     must know.
+
+    ``output`` is the contract of ``forward``: ``{key: dimensions}``, with the key ``""`` for a plain tensor. A
+    dimension is ``batch``, ``tokens`` (``source`` and ``target`` of a pair), ``H`` and ``W`` in pixels, a number, the
+    name of an option, also with ``+1`` or the like behind it, or ``*`` for any. ``skips`` maps a rule of ``zoo check``
+    that cannot hold to the reason; ``data_dependent`` is the reason why counts depend on the values of the input.
+    ``layer_options`` are options that name a registered layer, whose code the numbers then depend on too.
     """
 
     name: str
@@ -250,18 +298,18 @@ class ModelSpec:
     paper: str = ""
     licence: str = ""
     published: tuple[str, ...] = ()
+    output: Mapping[str, str] = field(default_factory=dict)
+    skips: Mapping[str, str] = field(default_factory=dict)
+    data_dependent: str = ""
+    layer_options: tuple[str, ...] = ()
     notes: str = ""
     api: int = API
 
     def __post_init__(self) -> None:
         """Grow the defaults and refuse what breaks the contract."""
         check_name("model", self.name)
-        if self.api != API:
-            raise BadSpec(f"model {self.name} was written for api {self.api}; this is api {API}")
-        if self.options is None:
-            object.__setattr__(self, "options", {} if isinstance(self.build, str) else signature_options(self.build))
-        for option, default in self.knobs.items():
-            check_option(self.name, option, default)
+        check_api("model", self.name, self.api)
+        object.__setattr__(self, "options", declared_options(f"model {self.name}", self.build, self.options, 1))
         object.__setattr__(self, "build", import_string(self.build))
         object.__setattr__(self, "adapters", {kind: import_string(code) for kind, code in self.adapters.items()})
         if self.closed_form:
@@ -271,9 +319,15 @@ class ModelSpec:
             raise BadSpec(f"model {self.name}: published is {self.published!r}; expected (system, variant, ...)")
         if Size.parse(self.sizes.default).unit != UNIT_OF_AXIS[self.input.axis]:
             raise BadSpec(f"model {self.name}: its default size {self.sizes.default} is not a {self.input.axis}")
-        step = self.sizes.multiple_of
-        if isinstance(step, str) and step not in self.knobs:
-            raise BadSpec(f"model {self.name}: sizes are multiples of the option {step!r}, which it does not have")
+        if self.input.kind == "tokens":
+            object.__setattr__(self, "sizes", replace(self.sizes, single=True))
+        for what, option in (("are multiples of", self.sizes.multiple_of), ("go up to", self.sizes.max)):
+            if isinstance(option, str) and option not in self.knobs:
+                raise BadSpec(f"model {self.name}: sizes {what} the option {option!r}, which it does not have")
+
+        for option in self.layer_options:
+            if option not in self.knobs:
+                raise BadSpec(f"model {self.name}: layer_options names the option {option!r}, which it does not have")
 
     @property
     def knobs(self) -> Mapping[str, Scalar]:
@@ -286,26 +340,39 @@ class ModelSpec:
 
     def with_options(self, options: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """Return all options, given ones over defaults. BadSpec for one that the model does not have."""
-        for name in options:
-            if name not in self.knobs:
-                known = ", ".join(sorted(self.knobs)) or "none"
-                raise BadSpec(f"model {self.name} has no option {name!r}; its options: {known}")
-        return {**self.knobs, **options}
+        return merge_options(f"model {self.name}", self.knobs, options)
 
 
-def check_option(model: str, name: object, default: object) -> None:
-    """Raise BadSpec unless an option's name can be an axis and its default is a plain value."""
-    if not isinstance(name, str) or name in CASE_AXES:
-        raise BadSpec(f"model {model}: an option may not be called {name!r}, which is an axis of every case")
-    if not isinstance(default, str | int | float | bool | None) or (
-        isinstance(default, float) and not math.isfinite(default)
-    ):
-        raise BadSpec(f"model {model}: the option {name} defaults to {default!r}; expected a plain value")
+def declared_options(
+    what: str, build: ImportString, options: Mapping[str, Scalar] | None, fixed: int
+) -> dict[str, Scalar]:
+    """Return the options of a ``build`` with their defaults; left out, every argument after the ``fixed`` first ones.
+
+    BadSpec unless each name can be an axis and each default is a plain value.
+    """
+    if options is None:
+        options = {} if isinstance(build, str) else signature_options(build, fixed)
+    for name, default in options.items():
+        if not isinstance(name, str) or name in CASE_AXES:
+            raise BadSpec(f"{what}: an option may not be called {name!r}, which is an axis of every case")
+        if not isinstance(default, str | int | float | bool | None) or (
+            isinstance(default, float) and not math.isfinite(default)
+        ):
+            raise BadSpec(f"{what}: the option {name} defaults to {default!r}; expected a plain value")
+    return dict(options)
 
 
-def signature_options(build: Callable[..., Any]) -> dict[str, Scalar]:
-    """Read the options of a model off the signature of its ``build`` function: every argument after the size."""
-    arguments = list(inspect.signature(build).parameters.values())[1:]
+def merge_options(what: str, knobs: Mapping[str, Scalar], options: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Return all options, given ones over defaults. BadSpec for one that there is not."""
+    for name in options:
+        if name not in knobs:
+            raise BadSpec(f"{what} has no option {name!r}; its options: {', '.join(sorted(knobs)) or 'none'}")
+    return {**knobs, **options}
+
+
+def signature_options(build: Callable[..., Any], fixed: int) -> dict[str, Scalar]:
+    """Read options off the signature of a ``build`` function: every argument after the ``fixed`` first ones."""
+    arguments = list(inspect.signature(build).parameters.values())[fixed:]
     options: dict[str, Scalar] = {}
     for argument in arguments:
         if argument.kind is argument.VAR_KEYWORD or argument.kind is argument.VAR_POSITIONAL:
@@ -328,7 +395,133 @@ def image_classifier(
         "input": InputSpec("image", "resolution", tokens=tokens, params={"channels": 3}),
         "sizes": SizeRule(str(Size.parse(default, "px")), multiple_of, minimum, rebuilds=rebuilds),
         "adapters": {"classification": "zoo.train:Classifier"},
+        "output": {"": "batch num_classes"},
     }
+
+
+# -- layers --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """One layer by name: a token mixer alone, from (B, N, C) to (B, N, C).
+
+    ``build(size, width, **options)`` returns an ``nn.Module``; ``size`` is the number of tokens, or (H, W) where
+    ``grid`` says that the tokens lie on a grid in row-major order; ``width`` is C. ``cost`` is a polynomial in n = N,
+    d = C and the letters that ``symbols`` binds to options (``{"k": "kernel_size"}``). ``sequential`` operations and
+    the maximum ``path_length`` between two tokens are asymptotic, as in Vaswani et al. (2017), Table 1. The sides of a
+    grid, or N, are multiples of ``multiple_of``, a number or the name of an option; ``heads`` names the option that
+    divides the width, if there is one. ``skips`` maps a rule of ``zoo check`` that cannot hold to the reason.
+    """
+
+    name: str
+    build: ImportString
+    cost: Cost
+    sequential: str
+    path_length: str
+    family: str = ""
+    grid: bool = False
+    options: Mapping[str, Scalar] | None = None
+    symbols: Mapping[str, str] = field(default_factory=dict)
+    multiple_of: int | str = 1
+    heads: str = ""
+    causal: bool = False
+    skips: Mapping[str, str] = field(default_factory=dict)
+    paper: str = ""
+    licence: str = ""
+    notes: str = ""
+    api: int = API
+
+    def __post_init__(self) -> None:
+        """Grow the defaults and refuse what breaks the contract."""
+        what = f"layer {self.name}"
+        check_name("layer", self.name)
+        check_api("layer", self.name, self.api)
+        object.__setattr__(self, "options", declared_options(what, self.build, self.options, 2))
+        object.__setattr__(self, "build", import_string(self.build))
+        object.__setattr__(self, "family", self.family or self.name)
+        for letter, option in self.symbols.items():
+            if letter in ("n", "d") or option not in self.knobs:
+                raise BadSpec(
+                    f"{what}: the symbol {letter!r} stands for {option!r}; expected an option, and not n or d"
+                )
+        if unbound := self.cost.letters - {"n", "d", *self.symbols}:
+            raise BadSpec(
+                f"{what}: its cost has {', '.join(sorted(unbound))}, which symbols does not bind to an option"
+            )
+        named: dict[str, int | str] = {"multiple_of": self.multiple_of, "heads": self.heads}
+        for field_name, value in named.items():
+            if isinstance(value, str) and value and value not in self.knobs:
+                raise BadSpec(f"{what}: {field_name} names the option {value!r}, which it does not have")
+
+    @property
+    def knobs(self) -> Mapping[str, Scalar]:
+        """The options with their defaults."""
+        return self.options or {}
+
+    def with_options(self, options: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """Return all options, given ones over defaults. BadSpec for one that the layer does not have."""
+        return merge_options(f"layer {self.name}", self.knobs, options)
+
+    def values(self, size: int | tuple[int, int], width: int, options: Mapping[str, Scalar]) -> dict[str, int]:
+        """Return the values of the letters of the cost: n, d, and the options bound to a symbol."""
+        bound = {letter: int(options[option] or 0) for letter, option in self.symbols.items()}
+        return {"n": size if isinstance(size, int) else math.prod(size), "d": width, **bound}
+
+
+def layer_name(text: str) -> str:
+    """Return the name in a layer with options, ``sasa:kernel_size=5+heads=4``."""
+    return text.partition(":")[0]
+
+
+def read_layer(text: str) -> tuple[str, dict[str, Scalar]]:
+    """Read a layer with options, ``sasa:kernel_size=5+heads=4``. BadSpec when it is not of that form."""
+    name, _, rest = text.partition(":")
+    options: dict[str, Scalar] = {}
+    for part in rest.split("+") if rest else ():
+        option, equals, value = part.partition("=")
+        if not (option and equals and value):
+            raise BadSpec(f"{part!r} in the layer {text!r} is no option; expected name:option=value+option=value")
+        options[option] = _plain(value)
+    return name, options
+
+
+def _plain(text: str) -> Scalar:
+    """Read a value as a whole number, a number, true, false, or else text."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text.lower(), text)
+
+
+# -- operators -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FlopFormula:
+    """What counts a custom operator of a plugin: ``op`` is its torch name, ``namespace::name``.
+
+    ``macs(*args, out=shape, **kwargs)`` returns the MACs of one call. It is given the operator's arguments with every
+    tensor replaced by its shape, and ``out``, the shape of its first result.
+    """
+
+    op: str
+    macs: ImportString
+
+    def __post_init__(self) -> None:
+        """Hold the name to torch's form."""
+        if not isinstance(self.op, str) or not re.fullmatch(r"[A-Za-z_]\w*::[A-Za-z_]\w*", self.op):
+            raise BadSpec(f"{self.op!r} is not an operator's name; expected 'namespace::name'")
+        if self.op.partition("::")[0] in ("aten", "prim", "prims"):
+            raise BadSpec(f"{self.op} is torch's own operator; a plugin counts operators of its own")
+        object.__setattr__(self, "macs", import_string(self.macs))
+
+    @property
+    def name(self) -> str:
+        """What it is registered under."""
+        return self.op
 
 
 # -- metrics and tasks ---------------------------------------------------------------------------------------
@@ -392,6 +585,12 @@ class TaskSpec:
                 return recipe
         known = ", ".join(r.name for r in self.recipes)
         raise BadSpec(f"task {self.name} has no recipe {name!r}; its recipes: {known}")
+
+
+def check_api(kind: str, name: str, api: int) -> None:
+    """Raise BadSpec for a record that was written for another version of this contract."""
+    if api != API:
+        raise BadSpec(f"{kind} {name} was written for api {api}; this is api {API}")
 
 
 def check_name(kind: str, name: object) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from zoo import data, train
+from zoo import data, plugins, registry, train
 from zoo.case import Case
 from zoo.errors import BadSize, BadSpec
 from zoo.jsonio import PACKET, from_json, send, to_json
@@ -92,6 +92,7 @@ class Job:
     window: int = 0
     counted: macs.Count | None = None
     inputs: data.Inputs = field(default=((), {}))
+    custom: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def prepare(cls, command: dict[str, Any], channel: socket.socket) -> Job:
@@ -102,7 +103,10 @@ class Job:
             task=from_json(TaskSpec, command["task"]) if command["task"] else None,
             case=case,
             channel=channel,
+            custom=command["custom"],
         )
+        if command["files"]:
+            registry.use(registry.Registry.load(added=[plugins.from_json(data) for data in command["files"]]))
         if command["phase"] == "memory" and not memory.prepare_allocator() and case.device == "cpu":
             raise memory.Unmeasurable("peak memory is measured with glibc's allocator, which this system lacks")
         if command["memory"] and case.device != "cuda":
@@ -171,9 +175,12 @@ class Job:
         return self.module
 
     def count(self) -> macs.Count:
-        """Count the forward pass on the meta device, once."""
+        """Count the forward pass on the meta device, once. Unsupported where there is no one count."""
+        if self.spec.data_dependent:
+            raise Unsupported(f"no one count: {self.spec.data_dependent}")
         if self.counted is None:
-            self.counted = macs.count(self.on_meta(), *self.make_inputs(torch.device("meta"), seeded=False))
+            inputs = self.make_inputs(torch.device("meta"), seeded=False)
+            self.counted = macs.count(self.on_meta(), *inputs, self.custom)
         return self.counted
 
     def measure(self, metric: str) -> dict[str, Value]:

@@ -21,6 +21,7 @@ from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakIdKeyDictionary
 
 from zoo.metrics import formulas
+from zoo.spec import resolve
 
 # The sum of a product, element by element: a contraction that no matrix product carries out (local attention).
 CONTRACTION = "mul+sum"
@@ -94,12 +95,18 @@ class Count:
     uncounted: tuple[UncountedOp, ...]
 
 
-def count(module: nn.Module, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Count:
+def count(
+    module: nn.Module,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    custom: Mapping[str, str] | None = None,
+) -> Count:
     """Count one forward pass in inference, on the device that module and inputs are on.
 
+    ``custom`` maps the names of a plugin's own operators (``"mine::attention"``) to import strings of their formulas.
     The module runs in eval mode and without gradients; the mode of every part of it is put back, whatever happens.
     """
-    counter = _Counter()
+    counter = _Counter(custom or {})
     with _evaluating(module), torch.no_grad(), counter:
         module(*args, **(kwargs or {}))
     return counter.result()
@@ -147,10 +154,10 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     # Without this torch refuses to run flex_attention and its like under a mode.
     supports_higher_order_operators = True
 
-    def __init__(self) -> None:
+    def __init__(self, custom: Mapping[str, str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.sums = _Sums()
-        self.macs_of = formulas.table()
+        self.macs_of = formulas.table() | _resolved(custom)
         self.fft_of = formulas.fft_table()
         self.products = WeakIdKeyDictionary()
 
@@ -219,6 +226,17 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             by_op=dict(self.sums.macs),
             uncounted=tuple(sorted(uncounted, key=lambda op: (not op.material, op.name))),
         )
+
+
+def _resolved(custom: Mapping[str, str]) -> dict[Any, Callable[..., int]]:
+    """Look up custom operators and their formulas; one that is not defined in this process is not called here."""
+    found = {}
+    for name, code in custom.items():
+        namespace, _, op = name.partition("::")
+        packet = getattr(getattr(torch.ops, namespace), op, None)
+        if packet is not None:
+            found[packet] = resolve(code)
+    return found
 
 
 def _of_shapes(formula: Callable[..., int], args: Any, kwargs: Any, out: Any) -> int:

@@ -1,0 +1,701 @@
+"""The conformance kit: rules that every registered model and layer is held to. ``zoo check`` prints it.
+
+In a plugin's own tests::
+
+    from zoo.testing import assert_conforms
+
+    def test_my_arch():
+        assert_conforms("my_arch")
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+
+from zoo.cost import Term
+from zoo.errors import BadSpec, ZooError
+from zoo.metrics import macs
+from zoo.registry import installed, layer_size
+from zoo.spec import LayerSpec, ModelSpec, Recipe, Size, resolve
+
+BATCH = 3
+NOISE = 0.02
+# float32 sums in another order; a sample that leaks into another one, or another seed, is off by far more.
+CLOSE = 1e-3
+SMALLEST = {"px": 32, "tok": 8}
+LAYER_WIDTHS = (16, 32, 48)
+
+
+class Failed(Exception):
+    """A rule does not hold; the message says how."""
+
+
+class Skipped(Exception):
+    """A rule does not apply; the message says why."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one rule."""
+
+    rule: str
+    status: Literal["passed", "failed", "skipped"]
+    reason: str = ""
+
+    def __str__(self) -> str:
+        """Return one line."""
+        return f"{self.rule}: {self.status}" + (f" ({self.reason})" if self.reason else "")
+
+
+def assert_conforms(name: str) -> None:
+    """Raise AssertionError, naming each rule that fails, unless the model or layer of this name passes all rules.
+
+    UnknownName when nothing of this name is registered. Rules that the spec declares it cannot support are skipped.
+    """
+    failed = [result for result in check(name) if result.status == "failed"]
+    assert not failed, f"{name} fails {len(failed)} rules: " + "; ".join(map(str, failed))
+
+
+def check(name: str) -> Iterator[Result]:
+    """Check the model, or else the layer, of this name: yield each rule's result as soon as it is known."""
+    registry = installed()
+    if name in registry.layers and name not in registry.models:
+        return check_layer(registry.layer(name))
+    return check_model(registry.model(name))
+
+
+def check_model(spec: ModelSpec) -> Iterator[Result]:
+    """Check a model by its spec."""
+    return run_rules(MODEL_RULES, ModelTrial(spec), f"model {spec.name}", spec.skips)
+
+
+def check_layer(spec: LayerSpec) -> Iterator[Result]:
+    """Check a layer by its spec."""
+    return run_rules(LAYER_RULES, LayerTrial(spec), f"layer {spec.name}", spec.skips)
+
+
+def run_rules(
+    rules: Mapping[str, Callable[[Any], None]], trial: Any, told: str, skips: Mapping[str, str]
+) -> Iterator[Result]:
+    """Yield the result of each rule. BadSpec when the spec skips a rule that there is not, or gives no reason."""
+    for rule, reason in skips.items():
+        if rule not in rules or not reason:
+            raise BadSpec(
+                f"{told} skips {rule!r} because of {reason!r}; expected a reason, and one of {', '.join(rules)}"
+            )
+    for rule, holds in rules.items():
+        yield Result(rule, "skipped", skips[rule]) if rule in skips else run_rule(rule, holds, trial)
+
+
+def run_rule(rule: str, holds: Callable[[Any], None], trial: Any) -> Result:
+    """Run one rule; whatever it raises is its result."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            holds(trial)
+    except Failed as failure:
+        return Result(rule, "failed", str(failure))
+    except Skipped as skip:
+        return Result(rule, "skipped", str(skip))
+    except Exception as error:
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
+        where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+        text = " ".join(str(error).split())[:300]
+        reason = text if isinstance(error, ZooError) else f"{type(error).__name__}: {text}{where}"
+        return Result(rule, "failed", reason)
+    return Result(rule, "passed")
+
+
+# -- what is tried -------------------------------------------------------------------------------------------
+
+
+class Trial:
+    """Something to build and call at several sizes; what models and layers have in common."""
+
+    sizes: Sequence[Any]  # small ones that are legal, none of them like the others
+
+    def construct(self, size: Any) -> nn.Module:
+        """Build on torch's current default device."""
+        raise NotImplementedError
+
+    def inputs(self, size: Any, batch: int, device: str = "cpu", seed: int = 1) -> tuple[Any, dict[str, Any]]:
+        """Make inputs."""
+        raise NotImplementedError
+
+    def build(self, size: Any, seed: int = 0) -> nn.Module:
+        """Build for real, with noise on every parameter: what starts at zero hides nothing then."""
+        torch.manual_seed(seed)
+        module = self.construct(size)
+        if not isinstance(module, nn.Module):
+            raise Failed(f"build returns {type(module).__name__}; expected an nn.Module")
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.add_(torch.randn_like(parameter), alpha=NOISE)
+        return module.eval()
+
+    @cached_property
+    def small(self) -> nn.Module:
+        """The module at the first size, built once and put back as it was after each rule."""
+        return self.build(self.sizes[0])
+
+    def call(self, module: nn.Module, made: tuple[Any, dict[str, Any]]) -> Any:
+        """Run forward."""
+        args, kwargs = made
+        return module(*args, **kwargs)
+
+    def on_meta(self, size: Any) -> nn.Module:
+        """Build on the meta device."""
+        with torch.device("meta"):
+            return self.construct(size)
+
+
+class ModelTrial(Trial):
+    """A model, with its default options."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
+
+    @cached_property
+    def sizes(self) -> list[Size]:  # type: ignore[override]
+        """The smallest legal size of at least 32 pixels or 8 tokens, the next one, and one of two unlike sides."""
+        rule, knobs = self.spec.sizes, self.spec.knobs
+        unit = Size.parse(rule.default).unit
+        step, highest = rule.step(knobs), rule.highest(knobs)
+        first = -(-max(rule.min, 2 * step, SMALLEST[unit]) // step) * step
+        if highest is not None:
+            first = min(first, highest // step * step)
+        second = first + step if highest is None or first + step <= highest else first
+        sizes = [Size((first,), unit), Size((second,), unit)]
+        if not rule.single and (unit == "px" or self.spec.input.kind == "pair"):
+            sizes.append(Size((first, second), unit))
+        sizes = list(dict.fromkeys(sizes))
+        for size in sizes:
+            rule.check(size, knobs)
+        return sizes
+
+    @property
+    def default(self) -> Size:
+        """The default size."""
+        return self.spec.size()
+
+    def construct(self, size: Size) -> nn.Module:
+        """Build with default options."""
+        built: nn.Module = resolve(str(self.spec.build))(size.native, **self.spec.knobs)
+        return built
+
+    def inputs(self, size: Size, batch: int, device: str = "cpu", seed: int = 1) -> tuple[Any, dict[str, Any]]:
+        """Make random inputs as the spec says."""
+        generator = None if device == "meta" else torch.Generator(device).manual_seed(seed)
+        make = resolve(str(self.spec.input.make))
+        made: tuple[Any, dict[str, Any]] = make(
+            size, batch, torch.float32, torch.device(device), generator, **self.spec.input.params
+        )
+        return made
+
+    def count(self, size: Size, batch: int = 1) -> macs.Count:
+        """Count a forward pass on the meta device."""
+        if self.spec.data_dependent:
+            raise Skipped(f"there is no one count: {self.spec.data_dependent}")
+        return macs.count(self.on_meta(size), *self.inputs(size, batch, "meta"), custom_formulas())
+
+
+class LayerTrial(Trial):
+    """A layer, at one width."""
+
+    def __init__(self, spec: LayerSpec, width: int = LAYER_WIDTHS[1], options: Mapping[str, Any] | None = None) -> None:
+        self.spec = spec
+        self.knobs = spec.with_options(options or {})
+        heads = int(self.knobs[spec.heads] or 1) if spec.heads else 1
+        self.width = -(-width // (2 * heads)) * 2 * heads  # an even number of channels a head
+
+    @cached_property
+    def sizes(self) -> list[Any]:  # type: ignore[override]
+        """Three small sizes: numbers of tokens, or grids of unlike sides."""
+        step = self.knobs[self.spec.multiple_of] if isinstance(self.spec.multiple_of, str) else self.spec.multiple_of
+        assert isinstance(step, int)
+        if not self.spec.grid:
+            first = -(-12 // step) * step
+            return [first, first + step, 2 * first + 3 * step]
+        first = -(-4 // step) * step
+        return [(first, first + step), (2 * first, first), (2 * first + step, 2 * first + 2 * step)]
+
+    def construct(self, size: Any) -> nn.Module:
+        """Build with the options of this trial."""
+        native = layer_size(self.spec, size, self.knobs, self.width)
+        built: nn.Module = resolve(str(self.spec.build))(native, self.width, **self.knobs)
+        return built
+
+    def tokens(self, size: Any) -> int:
+        """Return N."""
+        return size if isinstance(size, int) else math.prod(size)
+
+    def inputs(self, size: Any, batch: int, device: str = "cpu", seed: int = 1) -> tuple[Any, dict[str, Any]]:
+        """Make random tokens (B, N, C)."""
+        generator = None if device == "meta" else torch.Generator(device).manual_seed(seed)
+        return (torch.randn(batch, self.tokens(size), self.width, generator=generator, device=device),), {}
+
+    def count(self, size: Any) -> macs.Count:
+        """Count a forward pass on the meta device."""
+        return macs.count(self.on_meta(size), *self.inputs(size, 1, "meta"), custom_formulas())
+
+
+def custom_formulas() -> dict[str, str]:
+    """Return what counts the operators of all plugins."""
+    return {formula.op: str(formula.macs) for formula in installed().flop_formulas}
+
+
+# -- rules of models and layers alike ------------------------------------------------------------------------
+
+
+def builds_on_meta(trial: Trial) -> None:
+    """Builds, and runs forward and backward, on the meta device at several sizes, a model at its default too."""
+    if isinstance(trial, ModelTrial) and trial.spec.data_dependent:
+        raise Skipped(trial.spec.data_dependent)
+    sizes = [*trial.sizes, trial.default] if isinstance(trial, ModelTrial) else trial.sizes
+    for size in dict.fromkeys(sizes):
+        module = trial.on_meta(size)
+        real = [name for name, p in module.named_parameters() if p.device.type != "meta"]
+        if real:
+            raise Failed(
+                f"its parameter {real[0]} is not on torch's default device; leave device= to torch.device(...)"
+            )
+        projection(trial.call(module.train(), trial.inputs(size, 2, "meta"))).backward()  # type: ignore[no-untyped-call]
+
+
+def repeats_itself(trial: Trial) -> None:
+    """In eval mode the same input gives the same output, whatever was called in between; buffers stay as they are."""
+    module, size = trial.small, trial.sizes[0]
+    before = copy.deepcopy(dict(module.named_buffers()))
+    with torch.no_grad():
+        first = trial.call(module, trial.inputs(size, 2))
+        trial.call(module, trial.inputs(size, 2, seed=2))
+        again = trial.call(module, trial.inputs(size, 2))
+    if not all_equal(first, again):
+        raise Failed(
+            "the same input gives another output in eval mode: it keeps state between calls, or draws at random"
+        )
+    changed = [name for name, buffer in module.named_buffers() if not same(buffer, before.get(name))]
+    if changed:
+        raise Failed(f"a call in eval mode changes its buffer {changed[0]}")
+
+
+def batches_alike(trial: Trial) -> None:
+    """A sample's output does not depend on the other samples of its batch."""
+    module, size = trial.small, trial.sizes[0]
+    made = trial.inputs(size, BATCH)
+    with torch.no_grad():
+        together = tree_leaves(trial.call(module, made))
+        for i in range(BATCH):
+            alone = tree_leaves(trial.call(module, sample_of(made, i)))
+            for whole, single in zip(together, alone, strict=True):
+                off = relative_difference(whole[i : i + 1], single)
+                if off > CLOSE:
+                    raise Failed(f"sample {i} of a batch of {BATCH} is off by {off:.1e} from the same sample alone")
+
+
+def trains_every_parameter(trial: Trial) -> None:
+    """Backward reaches every trainable parameter."""
+    module, size = trial.small, trial.sizes[0]
+    with kept_buffers(module):
+        module.train()
+        output = trial.call(module, trial.inputs(size, 2))
+        module.zero_grad()
+        trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        if trained:
+            projection(output).backward()  # type: ignore[no-untyped-call]
+    idle = [name for name, p in trained.items() if p.grad is None or not p.grad.any()]
+    module.zero_grad(set_to_none=True)
+    module.eval()
+    if idle:
+        more = f" and {len(idle) - 1} more" if len(idle) > 1 else ""
+        raise Failed(f"no gradient reaches the trainable parameter {idle[0]}{more}")
+
+
+def saves_and_loads(trial: Trial) -> None:
+    """A saved state dict, loaded into a module of another seed, gives the same output."""
+    size = trial.sizes[0]
+    made = trial.inputs(size, 2)
+    other = trial.build(size, seed=7)
+    with tempfile.TemporaryDirectory(prefix="zoo-check-") as folder:
+        path = Path(folder) / "state.pth"
+        torch.save(trial.small.state_dict(), path)
+        other.load_state_dict(torch.load(path, weights_only=True))
+    with torch.no_grad():
+        if not all_equal(trial.call(trial.small, made), trial.call(other, made)):
+            raise Failed(
+                "a module that loads the state dict of another gives another output: it holds state outside it"
+            )
+
+
+def is_counted(trial: ModelTrial | LayerTrial) -> None:
+    """Every operator that may matter beside the MACs is in a count."""
+    left = [op for op in trial.count(trial.sizes[0]).uncounted if op.material]
+    if left:
+        told = ", ".join(f"{op.name} ({op.calls} calls, {op.elements:,} elements)" for op in left)
+        raise Failed(f"in no count: {told}; a custom operator needs a FlopFormula")
+
+
+# -- rules of models -----------------------------------------------------------------------------------------
+
+
+def keeps_its_contract(trial: ModelTrial) -> None:
+    """The output is what ``output`` declares, finite, at several sizes and batches."""
+    if not trial.spec.output:
+        raise Skipped("its spec declares no output")
+    for size, batch in zip(trial.sizes, (1, BATCH, 2), strict=False):
+        module = trial.small if size == trial.sizes[0] else trial.build(size)
+        with torch.no_grad():
+            check_output(trial.spec, trial.call(module, trial.inputs(size, batch)), size, batch)
+    if not trial.spec.data_dependent:
+        with torch.no_grad():
+            output = trial.call(trial.on_meta(trial.default).eval(), trial.inputs(trial.default, 1, "meta"))
+        check_output(trial.spec, output, trial.default, 1)
+
+
+def check_output(spec: ModelSpec, output: Any, size: Size, batch: int) -> None:
+    """Raise Failed unless an output has the declared tensors in their shapes."""
+    for key, declared in spec.output.items():
+        where = f"output[{key!r}]" if key else "the output"
+        if key and not (isinstance(output, Mapping) and key in output):
+            raise Failed(f"{where} is not there; the output is {describe(output)}")
+        found = output[key] if key else output
+        if not isinstance(found, Tensor):
+            raise Failed(f"{where} is {describe(found)}; expected a tensor ({declared})")
+        wanted = [dimension(spec, word, size, batch) for word in declared.split()]
+        fits = len(wanted) == found.ndim and all(w in (None, n) for w, n in zip(wanted, found.shape, strict=True))
+        if not fits:
+            shape, expected = tuple(found.shape), ", ".join("any" if w is None else str(w) for w in wanted)
+            raise Failed(f"{where} at {size} and batch {batch} is {shape}; expected ({expected}), that is ({declared})")
+        if not found.is_meta and not bool(found.isfinite().all()):
+            raise Failed(f"{where} at {size} is not finite")
+
+
+def dimension(spec: ModelSpec, word: str, size: Size, batch: int) -> int | None:
+    """Return what a word of an output contract stands for, None for any. BadSpec when it is nothing known."""
+    base, plus, more = word.partition("+")
+    added = int(more) if more.isdigit() else 0
+    if (plus and not more.isdigit()) or base == "*":
+        if base == "*" and not plus:
+            return None
+        raise BadSpec(f"{word!r} in the output of {spec.name} is no dimension; expected such as num_classes+1")
+    height, width = size.pair
+    known = {"batch": batch, "H": height, "W": width, "source": height, "target": width}
+    if base == "tokens":
+        if not spec.input.tokens:
+            raise BadSpec(f"the output of {spec.name} names tokens, and its input declares no tokens")
+        return int(resolve(str(spec.input.tokens))(size.native, **spec.knobs)) + added
+    if base in known:
+        return known[base] + added
+    if base.isdigit():
+        return int(base) + added
+    value = spec.knobs.get(base)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise BadSpec(
+            f"{word!r} in the output of {spec.name} is no dimension; expected an option, batch, tokens, H, W or *"
+        )
+    return value + added
+
+
+def hears_every_input(trial: ModelTrial) -> None:
+    """Every token of the input, and every cell of an image, makes a difference to the output."""
+    made = trial.inputs(trial.sizes[0], 1)
+    images = [leaf for leaf in tree_leaves(made) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    ids = [leaf for leaf in tree_leaves(made) if isinstance(leaf, Tensor) and not leaf.is_floating_point()]
+    if images:
+        hears_pixels(trial, made, images)
+    if ids:
+        hears_tokens(trial, made)
+
+
+def hears_pixels(trial: ModelTrial, made: tuple[Any, dict[str, Any]], images: list[Tensor]) -> None:
+    """The gradient of the output reaches each cell of pixels."""
+    for image in images:
+        image.requires_grad_(True)
+    output = trial.call(trial.small, made)
+    grads = torch.autograd.grad(projection(output), images, allow_unused=True)
+    step = trial.spec.sizes.step(trial.spec.knobs)
+    cell = min(step, 4) if step > 1 else 4
+    for image, grad in zip(images, grads, strict=True):
+        if grad is None:
+            raise Failed("an input of the model has no effect on its output")
+        strength = grad.abs().flatten(0, -3).sum(0) if image.ndim > 2 else grad.abs()
+        cells = F.max_pool2d(strength[None, None], cell, ceil_mode=True)[0, 0]
+        deaf = (cells == 0).nonzero()
+        if len(deaf):
+            row, column = (deaf[0] * cell).tolist()
+            told = f"rows {row} to {row + cell - 1}, columns {column} to {column + cell - 1}"
+            raise Failed(
+                f"{len(deaf)} of {cells.numel()} cells of the image have no effect on the output, such as {told}"
+            )
+
+
+def hears_tokens(trial: ModelTrial, made: tuple[Any, dict[str, Any]]) -> None:
+    """Another token in any one place gives another output."""
+    vocabulary = trial.spec.input.params.get("vocab_size")
+    leaves, tree = tree_flatten(made)
+    for which, ids in enumerate(leaves):
+        if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.ndim != 2:
+            continue
+        n = ids.shape[1]
+        varied = ids.repeat(n + 1, 1)  # row 0 as it is, row i + 1 with token i another one
+        places = torch.arange(n)
+        varied[places + 1, places] = (varied[places + 1, places] + 1) % int(vocabulary or 2)
+        many = [varied if i == which else repeat_of(leaf, n + 1) for i, leaf in enumerate(leaves)]
+        with torch.no_grad():
+            outputs = tree_leaves(trial.call(trial.small, tree_unflatten(many, tree)))
+        heard = torch.zeros(n, dtype=torch.bool)
+        for output in outputs:
+            change = (output[1:] - output[:1]).flatten(1).abs().amax(1)
+            heard |= change > 1e-6 * output.abs().max()
+        if not heard.all():
+            deaf = (~heard).nonzero().flatten().tolist()
+            raise Failed(
+                f"token {deaf[0]} of {n} has no effect on the output"
+                + (f", nor have {len(deaf) - 1} others" if deaf[1:] else "")
+            )
+
+
+def matches_its_closed_form(trial: ModelTrial) -> None:
+    """The MACs that are counted are those worked out by hand, at several sizes and at the default."""
+    if not trial.spec.closed_form:
+        raise Skipped("its spec declares no closed form")
+    by_hand = resolve(str(trial.spec.closed_form))
+    for size in dict.fromkeys([*trial.sizes, trial.default]):
+        counted, expected = trial.count(size).macs, by_hand(size.native, **trial.spec.knobs)
+        if counted != expected:
+            raise Failed(f"at {size} {counted:,} MACs are counted, and the closed form says {expected:,}")
+    size = trial.sizes[0]
+    if trial.count(size, 2).macs != 2 * by_hand(size.native, **trial.spec.knobs):
+        raise Failed(f"at {size} a batch of two has not twice the MACs of the closed form")
+
+
+def trains_and_predicts(trial: ModelTrial) -> None:
+    """The adapter gives finite losses, one prediction a sample, and each trainable parameter to the optimiser once."""
+    code = trial.spec.adapters.get("classification")
+    if not code:
+        raise Skipped("it has no adapter for classification")
+    module, size = trial.small, trial.sizes[0]
+    adapter = resolve(str(code))(label_smoothing=0.1)
+    (images,), _ = trial.inputs(size, BATCH)
+    classes = trial.spec.knobs.get("num_classes")
+    with kept_buffers(module), torch.no_grad():
+        losses = adapter.loss(module.train(), images, [i % int(classes or 2) for i in range(BATCH)])
+        predictions = adapter.predict(module.eval(), images)
+    if not losses or not all(bool(loss.isfinite()) and loss.ndim == 0 for loss in losses.values()):
+        raise Failed(f"the adapter's losses are {losses}; expected finite numbers by name")
+    if len(predictions) != BATCH:
+        raise Failed(f"the adapter gives {len(predictions)} predictions for {BATCH} samples")
+    groups = adapter.param_groups(module, Recipe("check", 1, 1, 1e-3))
+    given = [id(p) for group in groups for p in group["params"]]
+    if sorted(given) != sorted(id(p) for p in module.parameters() if p.requires_grad):
+        raise Failed("the adapter's parameter groups are not the trainable parameters, each once")
+
+
+# -- rules of layers -----------------------------------------------------------------------------------------
+
+
+def keeps_the_shape(trial: LayerTrial) -> None:
+    """Tokens (B, N, C) go in and tokens (B, N, C) of the same dtype come out, finite."""
+    for size, batch in zip(trial.sizes, (1, BATCH, 2), strict=True):
+        module = trial.small if size == trial.sizes[0] else trial.build(size)
+        (x,), _ = trial.inputs(size, batch)
+        with torch.no_grad():
+            y = module(x)
+        if not isinstance(y, Tensor) or y.shape != x.shape or y.dtype != x.dtype:
+            raise Failed(f"{tuple(x.shape)} {x.dtype} goes in, and {describe(y)} comes out")
+        if not bool(y.isfinite().all()):
+            raise Failed(f"the output for {size} tokens is not finite")
+
+
+def hears_every_token(trial: LayerTrial) -> None:
+    """Every token makes a difference to the output."""
+    (x,), _ = trial.inputs(trial.sizes[0], 1)
+    x.requires_grad_(True)
+    (grad,) = torch.autograd.grad(projection(trial.small(x)), x)
+    deaf = (grad.abs().sum(dim=-1)[0] == 0).nonzero().flatten().tolist()
+    if deaf:
+        raise Failed(f"token {deaf[0]} of {x.shape[1]} has no effect on the output")
+
+
+def looks_where_it_says(trial: LayerTrial) -> None:
+    """A causal layer does not see later tokens, and a layer that is not causal does."""
+    (x,), _ = trial.inputs(trial.sizes[0], 1)
+    middle = x.shape[1] // 2
+    x.requires_grad_(True)
+    (grad,) = torch.autograd.grad(projection(trial.small(x)[:, :middle]), x)
+    looks_ahead = bool(grad[:, middle:].any())
+    if looks_ahead == trial.spec.causal:
+        raise Failed(
+            "it sees later tokens and says that it is causal"
+            if looks_ahead
+            else "it sees no later token and does not say that it is causal"
+        )
+
+
+def costs_what_it_says(trial: LayerTrial) -> None:
+    """Every coefficient of the declared cost is recovered from counts at several sizes, widths and options."""
+    points = list(cost_points(trial.spec))
+    compare_terms(trial.spec.cost.mac_terms, points, [count.macs for _, count in points], "MACs")
+    compare_terms(trial.spec.cost.fft_terms, points, [count.flops_fft for _, count in points], "FLOPs of FFTs")
+
+
+def cost_points(spec: LayerSpec) -> Iterator[tuple[dict[str, int], macs.Count]]:
+    """Yield the values of a cost's letters and what is counted there."""
+    choices = {option: values_of(spec, option) for option in spec.symbols.values()}
+    for width, values in itertools.product(LAYER_WIDTHS, itertools.product(*choices.values())):
+        options = dict(zip(choices, values, strict=True))
+        trial = LayerTrial(spec, width, options)
+        for size in trial.sizes:
+            yield spec.values(size, trial.width, trial.knobs), trial.count(size)
+
+
+def values_of(spec: LayerSpec, option: str) -> list[int]:
+    """Return three values of an option to count at."""
+    default = spec.knobs[option]
+    if isinstance(default, bool) or not isinstance(default, int):
+        raise Failed(f"the cost depends on the option {option}, which is {default!r}; expected a whole number")
+    return [1, 2, 4] if option == spec.heads else [default, default + 2, default + 4]
+
+
+def compare_terms(terms: Sequence[Term], points: Sequence[Any], counted: Sequence[int], what: str) -> None:
+    """Fit the declared terms to the counts. Failed names the coefficients that differ, or what no term explains."""
+    wanted = np.array(counted, dtype=float)
+    if not terms:
+        if wanted.any():
+            raise Failed(f"up to {wanted.max():,.0f} {what} are counted, and none are declared")
+        return
+    table = np.array([[term.factor(values) for term in terms] for values, _ in points])
+    scale = table.max(axis=0)
+    weight = 1 / np.maximum(wanted, 1)
+    fitted, _, rank, _ = np.linalg.lstsq(table / scale * weight[:, None], wanted * weight, rcond=1e-12)
+    if rank < len(terms):
+        raise Failed(f"the terms {' + '.join(map(str, terms))} cannot be told apart by counting")
+    found = fitted / scale
+    wrong = [
+        f"{replace(term, coefficient=1.0)}: counted {value:.4g}, declared {term.coefficient:g}"
+        for term, value in zip(terms, found, strict=True)
+        if not math.isclose(value, term.coefficient, rel_tol=1e-4)
+    ]
+    off = np.abs(table @ np.array([term.coefficient for term in terms]) - wanted).max()
+    if wrong and np.abs(table @ found - wanted).max() < 1 + 1e-6 * wanted.max():
+        raise Failed(f"coefficients differ: {'; '.join(wrong)}")
+    if off > 1:
+        raise Failed(f"the declared cost is off by up to {off:,.0f} {what}, and no coefficients of its terms would fit")
+
+
+MODEL_RULES: dict[str, Callable[[ModelTrial], None]] = {
+    "meta": builds_on_meta,
+    "output": keeps_its_contract,
+    "every_input": hears_every_input,
+    "repeatable": repeats_itself,
+    "batched": batches_alike,
+    "gradients": trains_every_parameter,
+    "state_dict": saves_and_loads,
+    "closed_form": matches_its_closed_form,
+    "counted": is_counted,
+    "adapter": trains_and_predicts,
+}
+LAYER_RULES: dict[str, Callable[[LayerTrial], None]] = {
+    "meta": builds_on_meta,
+    "output": keeps_the_shape,
+    "every_input": hears_every_token,
+    "causal": looks_where_it_says,
+    "repeatable": repeats_itself,
+    "batched": batches_alike,
+    "gradients": trains_every_parameter,
+    "state_dict": saves_and_loads,
+    "cost": costs_what_it_says,
+    "counted": is_counted,
+}
+
+
+# -- comparing outputs ---------------------------------------------------------------------------------------
+
+
+def floats(output: Any) -> list[Tensor]:
+    """Return the floating-point tensors of any nest of tensors."""
+    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+
+
+def projection(output: Any) -> Tensor:
+    """Return a random linear combination of an output: no gradient cancels in it by symmetry."""
+    found = [leaf for leaf in floats(output) if leaf.requires_grad]
+    if not found:
+        raise Failed(f"its output, {describe(output)}, has no gradient")
+    return torch.stack([(leaf * torch.randn_like(leaf)).sum() for leaf in found]).sum()
+
+
+def same(a: Any, b: Any) -> bool:
+    """Tell whether two leaves are equal, bit for bit; not-a-number equals itself."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.shape == b.shape and bool(torch.equal(a.nan_to_num(), b.nan_to_num()))
+    return bool(a == b)
+
+
+def all_equal(a: Any, b: Any) -> bool:
+    """Tell whether two outputs are equal."""
+    left, right = tree_leaves(a), tree_leaves(b)
+    return len(left) == len(right) and all(map(same, left, right))
+
+
+def relative_difference(a: Tensor, b: Tensor) -> float:
+    """Return the largest difference, relative to the largest value; infinite where shapes differ."""
+    if a.shape != b.shape:
+        return math.inf
+    if not a.numel():
+        return 0.0
+    scale = max(float(b.abs().max()), 1e-12)
+    return float((a - b).abs().max()) / scale
+
+
+def sample_of(made: Any, i: int) -> Any:
+    """Return inputs with only the sample ``i``: of a batched tensor, or of a list with one tensor a sample."""
+    if isinstance(made, list):
+        return made[i : i + 1]
+    if isinstance(made, tuple):
+        return tuple(sample_of(part, i) for part in made)
+    if isinstance(made, dict):
+        return {key: sample_of(part, i) for key, part in made.items()}
+    return made[i : i + 1] if isinstance(made, Tensor) else made
+
+
+def repeat_of(leaf: Any, times: int) -> Any:
+    """Return a tensor's only sample ``times`` over."""
+    return leaf.repeat(times, *[1] * (leaf.ndim - 1)) if isinstance(leaf, Tensor) else leaf
+
+
+@contextmanager
+def kept_buffers(module: nn.Module) -> Iterator[None]:
+    """Put buffers back as they were: running statistics move in training mode."""
+    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, buffer in module.named_buffers():
+                buffer.copy_(before[name])
+
+
+def describe(output: Any) -> str:
+    """Say what an output is, in words."""
+    if isinstance(output, Tensor):
+        return f"a tensor {tuple(output.shape)} {str(output.dtype).removeprefix('torch.')}"
+    if isinstance(output, Mapping):
+        return f"a mapping with {', '.join(map(repr, output)) or 'nothing'}"
+    return f"a {type(output).__name__}"

@@ -1,0 +1,167 @@
+"""Checkpoints in: read a file safely, tell its layout, convert it to a model's names, and say what does not fit."""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import pickle
+import warnings
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.errors import BadWeights
+from zoo.spec import WeightSpec, resolve
+
+FORMATS = {
+    ".pth": "torch",
+    ".pt": "torch",
+    ".bin": "torch",
+    ".ckpt": "torch",
+    ".safetensors": "safetensors",
+    ".npz": "npz",
+}
+# Under these keys training scripts keep the parameters, beside an optimiser and arguments that are of no use here.
+CONTAINERS = ("model", "state_dict", "model_state_dict")
+SHOWN = 6
+
+
+def load_weights(model: nn.Module, file: str | Path, layouts: Iterable[WeightSpec] = ()) -> WeightSpec | None:
+    """Load a checkpoint into ``model`` and return the layout it was in, None where the names are the model's own.
+
+    BadWeights when the file cannot be read, or names the keys that are missing or left over and the shapes that differ.
+    The model is then as it was.
+    """
+    path = Path(file)
+    tensors = read_tensors(path)
+    layout = recognise(tensors, layouts)
+    if layout and layout.convert:
+        try:
+            converted = resolve(str(layout.convert))(dict(tensors), model)
+        except BadWeights as error:
+            raise BadWeights(f"{path}: {error}") from None
+        except (KeyError, IndexError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise BadWeights(
+                f"{path}: it looks like the layout {layout.id}, but cannot be converted: {reason}"
+            ) from None
+    else:
+        converted = dict(tensors)
+    told = f"{path} (layout {layout.id})" if layout else str(path)
+    check_fit(model, converted, told, layouts)
+    model.load_state_dict(converted)
+    return layout
+
+
+def recognise(tensors: Mapping[str, Tensor], layouts: Iterable[WeightSpec]) -> WeightSpec | None:
+    """Return the first layout whose key the file has."""
+    for layout in layouts:
+        if any(fnmatch.fnmatchcase(name, layout.key) for name in tensors):
+            return layout
+    return None
+
+
+def check_fit(model: nn.Module, tensors: Mapping[str, Tensor], told: str, layouts: Iterable[WeightSpec]) -> None:
+    """Raise BadWeights unless the tensors are the model's, all of them and in their shapes."""
+    wanted = model.state_dict()
+    missing = [name for name in wanted if name not in tensors]
+    extra = [name for name in tensors if name not in wanted]
+    shapes = [
+        f"{name} is {shape_of(tensors[name])}, expected {shape_of(tensor)}"
+        for name, tensor in wanted.items()
+        if name in tensors and tensors[name].shape != tensor.shape
+    ]
+    faults = [
+        f"{len(found)} {what}: {', '.join(found[:SHOWN])}{', ...' if len(found) > SHOWN else ''}"
+        for what, found in (("missing", missing), ("not known", extra), ("of another shape", shapes))
+        if found
+    ]
+    if faults:
+        known = ", ".join(layout.id for layout in layouts)
+        expected = f"; layouts that this model reads: {known}" if known and len(missing) == len(wanted) else ""
+        raise BadWeights(f"{told} does not fit the model: {'; '.join(faults)}{expected}")
+
+
+def shape_of(tensor: Tensor) -> str:
+    """Write a shape as ``192x3x16x16``."""
+    return "x".join(map(str, tensor.shape)) or "a number"
+
+
+# -- files ---------------------------------------------------------------------------------------------------
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the named tensors of a file, without running any code in it. BadWeights says why it cannot be read."""
+    if not path.is_file():
+        raise BadWeights(f"{path}: there is no such file; expected a checkpoint that ends in {', '.join(FORMATS)}")
+    kind = FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise BadWeights(f"{path}: not a known kind of checkpoint; expected one that ends in {', '.join(FORMATS)}")
+    readers = {"torch": read_torch, "safetensors": read_safetensors, "npz": read_npz}
+    try:
+        found = unwrap(readers[kind](path))
+    except BadWeights as error:
+        raise BadWeights(f"{path}: {error}") from None
+    except pickle.UnpicklingError:
+        raise BadWeights(
+            f"{path}: it holds more than tensors and plain data, and is not loaded, as it could run code"
+        ) from None
+    except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, KeyError) as error:
+        raise BadWeights(f"{path}: it cannot be read as {kind}: {' '.join(str(error).split())[:200]}") from None
+    if not found:
+        raise BadWeights(f"{path}: it holds no tensors")
+    return found
+
+
+def read_torch(path: Path) -> Any:
+    """Read a file of ``torch.save``: tensors and plain data, and the arguments that DETR's files hold beside them."""
+    with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on pickle protocols that torch itself would not have written
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def read_safetensors(path: Path) -> Any:
+    """Read a safetensors file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(error) from None
+
+
+def read_npz(path: Path) -> Any:
+    """Read the arrays of an npz file; pickled ones are refused."""
+    import numpy as np
+
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: torch.from_numpy(array_of(arrays[name])) for name in arrays.files}
+
+
+def array_of(array: Any) -> Any:
+    """Return an array as torch can take it: bfloat16, which numpy keeps as two raw bytes, becomes float32."""
+    import numpy as np
+
+    if array.dtype.kind == "V" and array.dtype.itemsize == 2:
+        return (array.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return array
+
+
+def unwrap(found: Any) -> dict[str, Tensor]:
+    """Return the mapping of names to tensors inside the containers that training scripts use."""
+    while isinstance(found, Mapping):
+        inner = next((found[key] for key in CONTAINERS if isinstance(found.get(key), Mapping)), None)
+        if inner is None:
+            break
+        found = inner
+    if not isinstance(found, Mapping):
+        raise BadWeights(f"expected a mapping of names to tensors, not {type(found).__name__}")
+    odd = [str(name) for name, value in found.items() if not isinstance(value, Tensor)]
+    if odd:
+        raise BadWeights(f"expected tensors only, also found {', '.join(odd[:SHOWN])}")
+    return {str(name): value for name, value in found.items()}
