@@ -1,4 +1,4 @@
-"""Writes the generated parts of README.md: ``python tests/readme.py``. A test holds the README to them."""
+"""Writes the generated parts of the documents: ``python tests/readme.py``. A test holds the documents to them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from zoo.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = (ROOT / "README.md", ROOT / "plugins" / "README.md")
 
 
 def generated(kind: str, argument: str) -> str:
@@ -32,5 +33,5 @@ def renewed(text: str) -> str:
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(renewed(readme.read_text()))
+    for document in DOCUMENTS:
+        document.write_text(renewed(document.read_text()))

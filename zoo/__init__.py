@@ -24,10 +24,12 @@ _WHERE = {
     "image_classifier": "zoo.spec",
     "create_layer": "zoo.registry",
     "create_model": "zoo.registry",
+    "layer_spec": "zoo.registry",
     "list_layers": "zoo.registry",
     "list_models": "zoo.registry",
     "load_records": "zoo.tables",
     "load_weights": "zoo.weights",
+    "read_layer": "zoo.spec",
     "run": "zoo.runner",
 }
 __all__ = ["__version__", *_WHERE]
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from zoo.hookspecs import hookimpl as hookimpl
     from zoo.registry import create_layer as create_layer
     from zoo.registry import create_model as create_model
+    from zoo.registry import layer_spec as layer_spec
     from zoo.registry import list_layers as list_layers
     from zoo.registry import list_models as list_models
     from zoo.runner import run as run
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
     from zoo.spec import TaskSpec as TaskSpec
     from zoo.spec import WeightSpec as WeightSpec
     from zoo.spec import image_classifier as image_classifier
+    from zoo.spec import read_layer as read_layer
     from zoo.tables import load_records as load_records
     from zoo.weights import load_weights as load_weights
 

@@ -132,6 +132,11 @@ def list_layers(pattern: str = "*") -> list[str]:
     return matching(installed().layers, pattern)
 
 
+def layer_spec(name: str) -> LayerSpec:
+    """Return the spec of a layer by its name, for its cost. UnknownName when there is none."""
+    return installed().layer(name)
+
+
 def matching(names: Iterable[str], pattern: str) -> list[str]:
     """Return the names that a glob matches, in their order."""
     return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
