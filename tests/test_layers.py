@@ -211,3 +211,36 @@ def test_layers_are_listed_and_shown(tmp_path, zoo):
 def test_public_names_reach_layers():
     assert zoo.create_layer is create_layer
     assert zoo.list_layers is list_layers
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("self_atention", "there is no layer named 'self_atention'; did you mean self_attention"),
+        ("self_attention:window=3", "layer self_attention has no option 'window'; its options: heads"),
+        ("self_attention:heads=x", "'x' does not fit the option heads of layer self_attention"),
+    ],
+)
+def test_a_suite_that_names_a_layer_that_will_not_do_is_told(zoo, suite_file, text, message):
+    suite = f"""
+        schema: 1
+        groups:
+          - models: [metaformer_nano]
+            axes: {{mixer: ["{text}"]}}
+            metrics: [params]
+        """
+    done = zoo("run", str(suite_file(suite)))
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "mine.yaml:4: groups[0].axes.mixer" in done.stderr or "mine.yaml:5" in done.stderr, done.stderr
+
+
+def test_options_in_a_row_with_commas_are_told():
+    with pytest.raises(BadSpec, match=r"options are separated by '\+'"):
+        read_layer("conv1d:kernel_size=5,heads=4")
+
+
+def test_a_window_of_nothing_is_told():
+    with pytest.raises(BadSpec, match="window=0; expected a whole number"):
+        planted = spec(grid=True, multiple_of="window")
+        layer_size(planted, (4, 4), {"window": 0, "heads": 4}, 8)

@@ -104,6 +104,8 @@ class Loader:
     def collect(self, module: Any, name: str) -> dict[str, tuple[Any, ...]]:
         """Register a plugin module and return what its hooks yield; on any fault it is taken out again."""
         try:
+            if self.manager.has_plugin(name):
+                raise BadSpec(f"another plugin is called {name!r} too; expected a name of its own")
             if self.manager.register(module, name=name) is None:
                 raise BadSpec(f"the plugin {name!r} is blocked")
             self.manager.check_pending()

@@ -189,6 +189,8 @@ def layer_size(
             raise BadSize(f"{native} tokens are no square grid; the layer {spec.name} needs (H, W)")
         native = (math.isqrt(native),) * 2
     step = knobs[spec.multiple_of] if isinstance(spec.multiple_of, str) else spec.multiple_of
+    if not isinstance(step, int) or step < 1:
+        raise BadSpec(f"the layer {spec.name} cannot have {spec.multiple_of}={step!r}; expected a whole number >= 1")
     for value in (native,) if isinstance(native, int) else native:
         if value < 1 or value % step:
             near = " or ".join(str(v) for v in sorted({max(step, value // step * step), -(-value // step) * step}))

@@ -363,11 +363,24 @@ def declared_options(
 
 
 def merge_options(what: str, knobs: Mapping[str, Scalar], options: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Return all options, given ones over defaults. BadSpec for one that there is not."""
-    for name in options:
+    """Return all options, given ones over defaults. BadSpec for one that there is not, or of another type."""
+    for name, value in options.items():
         if name not in knobs:
             raise BadSpec(f"{what} has no option {name!r}; its options: {', '.join(sorted(knobs)) or 'none'}")
+        problem = option_problem(what, knobs, name, value)
+        if problem:
+            raise BadSpec(problem)
     return {**knobs, **options}
+
+
+def option_problem(what: str, knobs: Mapping[str, Scalar], name: str, value: Scalar) -> str | None:
+    """Return what is wrong with the type of an option's value, in words, or None."""
+    default = knobs.get(name)
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{value!r} is not a value of the option {name}; expected a finite number"
+    if default is None or type(value) is type(default) or (type(default) is float and type(value) is int):
+        return None
+    return f"{value!r} does not fit the option {name} of {what}; expected something like {default!r}"
 
 
 def signature_options(build: Callable[..., Any], fixed: int) -> dict[str, Scalar]:
@@ -482,6 +495,8 @@ def read_layer(text: str) -> tuple[str, dict[str, Scalar]]:
         option, equals, value = part.partition("=")
         if not (option and equals and value):
             raise BadSpec(f"{part!r} in the layer {text!r} is no option; expected name:option=value+option=value")
+        if "," in value:
+            raise BadSpec(f"{value!r} in the layer {text!r} is no value; options are separated by '+'")
         options[option] = _plain(value)
     return name, options
 

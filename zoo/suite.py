@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
-import math
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ from zoo.errors import BadSize, BadSpec, BadSuite, UnknownName, ZooError
 from zoo.metrics import METRICS
 from zoo.registry import Registry
 from zoo.resources import suites
-from zoo.spec import ModelSpec, Scalar, TaskSpec
+from zoo.spec import ModelSpec, Scalar, TaskSpec, option_problem, read_layer
 
 # -- the schema ----------------------------------------------------------------------------------------------
 
@@ -330,7 +329,7 @@ def group_models(file: SuiteFile, registry: Registry, index: int) -> list[tuple[
         try:
             specs = [registry.model(n) for n in registry.match_models(name)]
             for spec in specs:
-                check_options(spec, options)
+                spec.with_options(options)
         except ZooError as error:
             raise file.error(("groups", index, "models", position), str(error)) from None
         found.extend((spec, options) for spec in specs if (spec, options) not in found)
@@ -434,6 +433,7 @@ def group_cases(
         for values in itertools.product(*axes.values()):
             point = dict(zip(axes, values, strict=True))
             case = make_case(file, at, spec, point, options, choice.threads)
+            check_layers(file, registry, at, spec, case)
             if task:
                 case = replace(case, task=task.name, recipe=task.recipe(group.recipe).name, seed=seed)
             found.append(Planned(case, chosen_metrics(group, choice), group.limits, why_illegal(spec, case)))
@@ -442,17 +442,18 @@ def group_cases(
 
 def task_options(task: TaskSpec, spec: ModelSpec) -> dict[str, Scalar]:
     """Return the options that a task sets in a model. BadSpec when the model lacks one."""
-    check_options(spec, task.model_options)
+    spec.with_options(task.model_options)
     return dict(task.model_options)
 
 
-def check_options(spec: ModelSpec, options: Mapping[str, Scalar]) -> None:
-    """Raise BadSpec for an option that a model lacks, or a value of another type than its default."""
-    spec.with_options(options)
-    for name, value in options.items():
-        problem = option_problem(spec, name, value)
-        if problem:
-            raise BadSpec(problem)
+def check_layers(file: SuiteFile, registry: Registry, at: tuple[Hashable, ...], spec: ModelSpec, case: Case) -> None:
+    """Raise BadSuite for an option that names a layer that there is not, or gives it an option that it lacks."""
+    for option in spec.layer_options:
+        try:
+            name, options = read_layer(str(case.options.get(option, spec.knobs[option])))
+            registry.layer(name).with_options(options)
+        except ZooError as error:
+            raise file.error((*at, option), str(error)) from None
 
 
 def make_case(
@@ -466,7 +467,7 @@ def make_case(
     """Return the case at one point of the axes."""
     for name, value in point.items():
         problem = "this axis has an empty value" if value is None and name in FIXED_AXES else None
-        problem = problem or check_axis(name, value) or option_problem(spec, name, value)
+        problem = problem or check_axis(name, value) or option_problem(f"model {spec.name}", spec.knobs, name, value)
         if problem:
             raise file.error((*at, name), problem)
     try:
@@ -480,16 +481,6 @@ def make_case(
     knobs = {**options, **{name: value for name, value in point.items() if name not in FIXED_AXES}}
     knobs = {name: value for name, value in knobs.items() if spec.knobs[name] != value}
     return Case(model=spec.name, **{"threads": threads, **fixed, "size": size}, options=knobs)  # type: ignore[arg-type]
-
-
-def option_problem(spec: ModelSpec, name: str, value: Scalar) -> str | None:
-    """Return what is wrong with the type of an option's value, in words, or None."""
-    default = spec.knobs.get(name)
-    if isinstance(value, float) and not math.isfinite(value):
-        return f"{value!r} is not a value of the option {name}; expected a finite number"
-    if default is None or type(value) is type(default) or (type(default) is float and type(value) is int):
-        return None
-    return f"{value!r} does not fit the option {name} of model {spec.name}; expected something like {default!r}"
 
 
 def why_illegal(spec: ModelSpec, case: Case) -> str:

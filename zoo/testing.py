@@ -275,7 +275,10 @@ def builds_on_meta(trial: Trial) -> None:
             raise Failed(
                 f"its parameter {real[0]} is not on torch's default device; leave device= to torch.device(...)"
             )
-        projection(trial.call(module.train(), trial.inputs(size, 2, "meta"))).backward()  # type: ignore[no-untyped-call]
+        made = trial.inputs(size, 2, "meta")
+        for leaf in floats(made):  # a layer without parameters has a backward too
+            leaf.requires_grad_(True)
+        projection(trial.call(module.train(), made)).backward()  # type: ignore[no-untyped-call]
 
 
 def repeats_itself(trial: Trial) -> None:
