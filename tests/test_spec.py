@@ -194,3 +194,10 @@ tasks = st.builds(
 def test_specs_survive_a_json_round_trip(spec):
     text = json.dumps(jsonio.to_json(spec), allow_nan=False)
     assert jsonio.from_json(type(spec), json.loads(text)) == spec
+
+
+def test_an_option_has_the_last_word_on_what_inputs_are_made_of():
+    tokens = InputSpec("tokens", "sequence_length", params={"vocab_size": 100})
+    spec = ModelSpec("words", "words:build", tokens, SizeRule("8tok"), options={"vocab_size": 100})
+    assert spec.input_params({}) == {"vocab_size": 100}
+    assert spec.input_params({"vocab_size": 7}) == {"vocab_size": 7}

@@ -342,6 +342,11 @@ class ModelSpec:
         """Return all options, given ones over defaults. BadSpec for one that the model does not have."""
         return merge_options(f"model {self.name}", self.knobs, options)
 
+    def input_params(self, options: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """Return what the maker of inputs is given; an option of the same name (``vocab_size``) has the last word."""
+        knobs = self.with_options(options)
+        return {name: knobs.get(name, value) for name, value in self.input.params.items()}
+
 
 def declared_options(
     what: str, build: ImportString, options: Mapping[str, Scalar] | None, fixed: int

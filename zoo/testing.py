@@ -204,7 +204,7 @@ class ModelTrial(Trial):
         generator = None if device == "meta" else torch.Generator(device).manual_seed(seed)
         make = resolve(str(self.spec.input.make))
         made: tuple[Any, dict[str, Any]] = make(
-            size, batch, torch.float32, torch.device(device), generator, **self.spec.input.params
+            size, batch, torch.float32, torch.device(device), generator, **self.spec.input_params({})
         )
         return made
 
@@ -450,7 +450,7 @@ def hears_pixels(trial: ModelTrial, made: tuple[Any, dict[str, Any]], images: li
 
 def hears_tokens(trial: ModelTrial, made: tuple[Any, dict[str, Any]]) -> None:
     """Another token in any one place gives another output."""
-    vocabulary = trial.spec.input.params.get("vocab_size")
+    vocabulary = trial.spec.input_params({}).get("vocab_size")
     leaves, tree = tree_flatten(made)
     for which, ids in enumerate(leaves):
         if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.ndim != 2:

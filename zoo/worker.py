@@ -143,9 +143,8 @@ class Job:
         """Make one batch of inputs on a device; on the meta device and for shapes alone there is no seed to set."""
         generator = torch.Generator(device).manual_seed(INPUT_SEED) if seeded else None
         make = resolve(str(self.spec.input.make))
-        made: data.Inputs = make(
-            self.size, self.case.batch_size, self.dtype, device, generator, **self.spec.input.params
-        )
+        params = self.spec.input_params(self.case.options)
+        made: data.Inputs = make(self.size, self.case.batch_size, self.dtype, device, generator, **params)
         return made
 
     @property
