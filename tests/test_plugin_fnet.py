@@ -8,13 +8,16 @@ import pytest
 import torch
 import zoo_fnet
 from models import build, closed_form, macs_of, on_meta, params
-from torch import Tensor
-from zoo_fnet.model import fourier_mix
+from torch import Tensor, nn
+from zoo_fnet.model import Attention, fourier_mix
+from zoo_fnet.weights import from_transformers
 
 from zoo import ModelSpec, ZooError, published
+from zoo.metrics.macs import count
 from zoo.spec import resolve
 
 SPECS: dict[str, ModelSpec] = {spec.name: spec for spec in zoo_fnet.zoo_models()}
+(FOURIER,) = zoo_fnet.zoo_layers()
 TEXT = [name for name, spec in SPECS.items() if spec.input.kind == "tokens"]
 
 
@@ -70,6 +73,107 @@ def test_autocast_leaves_the_transform_in_float32():
         assert build("fnet_vision_nano")(inputs("fnet_vision_nano")).isfinite().all()
 
 
+# -- attention of the hybrid ---------------------------------------------------------------------------------
+
+
+def softmax_attention(x: Tensor, layer: Attention) -> Tensor:
+    """Return what attention should, head by head and token by token."""
+    q, k, v = (x @ w.T + b for w, b in zip(layer.qkv.weight.chunk(3), layer.qkv.bias.chunk(3), strict=True))
+    d = x.shape[-1] // layer.heads
+    heads = []
+    for at in range(0, x.shape[-1], d):
+        scores = q[..., at : at + d] @ k[..., at : at + d].mT / math.sqrt(d)
+        heads.append(scores.exp() / scores.exp().sum(-1, keepdim=True) @ v[..., at : at + d])
+    return torch.cat(heads, -1) @ layer.out.weight.T + layer.out.bias
+
+
+@pytest.mark.parametrize(("n", "heads"), [(1, 1), (7, 3), (8, 2)])
+def test_attention_is_that_of_the_formula(n, heads):
+    layer, x = Attention(12, heads, 0.1).double().eval(), torch.randn(2, n, 12, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), softmax_attention(x, layer), rtol=0, atol=1e-12)
+
+
+def test_the_last_layers_of_the_hybrid_attend_and_the_others_transform():
+    kinds = [type(layer.mixing).__name__ for layer in on_meta("fnet_hybrid_base").layers]
+    assert kinds == ["Fourier"] * 10 + ["Attention"] * 2
+    assert on_meta("fnet_hybrid_base").layers[-1].mixing.heads == 12
+
+
+def test_the_hybrid_has_the_parameters_of_two_attentions_more():
+    attention = 4 * 768 * 769  # query, key, value and output, with biases
+    assert params(on_meta("fnet_hybrid_base")) == 82_861_056 + 2 * attention == 87_585_792
+    assert closed_form("fnet_hybrid_base") - closed_form("fnet_base") == 2 * (4 * 512 * 768**2 + 2 * 512**2 * 768)
+
+
+def test_the_hybrid_without_attention_is_fnet():
+    model, plain = on_meta("fnet_hybrid_base", attention_layers=0), on_meta("fnet_base")
+    assert str(model) == str(plain)
+    assert model.state_dict().keys() == plain.state_dict().keys()
+
+
+@pytest.mark.parametrize("layers", [-1, 5])
+def test_more_attention_than_layers_is_refused(layers):
+    with pytest.raises(ZooError, match=f"an FNet of 4 layers cannot have attention in {layers} of them"):
+        build("fnet_nano", attention_layers=layers)
+
+
+def test_a_width_that_does_not_divide_into_heads_is_refused():
+    with pytest.raises(ZooError, match="heads of 64 channels; a width of 96 is no multiple"):
+        build("fnet_nano", width=96, attention_layers=1)
+
+
+# -- the layer -----------------------------------------------------------------------------------------------
+
+
+def layer_of(size: int, width: int, **options: object) -> nn.Module:
+    """Build the layer."""
+    return resolve(str(FOURIER.build))(size, width, **FOURIER.with_options(options))
+
+
+def test_the_layer_mixes_and_has_no_parameters():
+    layer, x = layer_of(7, 10), torch.randn(2, 7, 10, dtype=torch.float64)
+    assert params(layer) == 0
+    torch.testing.assert_close(layer(x), torch.fft.fft2(x).real)
+    torch.testing.assert_close(layer_of(7, 10, norm="ortho")(x), torch.fft.fft2(x).real / math.sqrt(7 * 10))
+
+
+@pytest.mark.parametrize(("n", "d"), [(1, 1), (1, 64), (7, 10), (128, 64), (511, 96), (8192, 768)])
+def test_the_layer_costs_what_it_declares(n, d):
+    counted = count(layer_of(n, d), (torch.empty(1, n, d, device="meta"),))
+    declared = FOURIER.values(n, d, FOURIER.knobs)
+    assert counted.macs == FOURIER.cost.macs(declared) == 0
+    assert abs(counted.flops_fft - FOURIER.cost.flops_fft(declared)) <= 1  # both are rounded
+    assert not [op for op in counted.uncounted if op.material]
+
+
+def test_an_unknown_norm_is_refused():
+    with pytest.raises(ZooError, match="no norm 'forward'; its norms: backward, ortho"):
+        layer_of(7, 10, norm="forward")
+
+
+# -- checkpoints ---------------------------------------------------------------------------------------------
+
+
+def test_names_of_transformers_become_ours_and_heads_and_buffers_are_left_out():
+    names = {
+        "embeddings.word_embeddings.weight": "embeddings.word.weight",
+        "embeddings.token_type_embeddings.weight": "embeddings.kind.weight",
+        "encoder.layer.11.fourier.output.LayerNorm.bias": "layers.11.mixing_norm.bias",
+        "encoder.layer.3.output.LayerNorm.weight": "layers.3.norm.weight",
+        "pooler.dense.bias": "pooler.bias",
+    }
+    others = ["cls.predictions.decoder.weight", "fnet.embeddings.position_ids", "embeddings.token_type_ids"]
+    for prefix in ("", "fnet."):
+        tensors = {name: torch.empty(0) for name in (*(prefix + name for name in names), *others)}
+        assert list(from_transformers(tensors, nn.Identity())) == list(names.values())
+
+
+def test_unknown_names_are_passed_on_as_they_are():
+    unknown = ["classifier.weight", "fnet.encoder.layer.0.attention.weight", "fnet.pooler.dense.scale"]
+    assert list(from_transformers({name: torch.empty(0) for name in unknown}, nn.Identity())) == unknown
+
+
 # -- counts --------------------------------------------------------------------------------------------------
 
 
@@ -107,7 +211,7 @@ def test_macs_by_hand_are_those_counted(name):
 
 
 def test_macs_by_hand_hold_for_every_option():
-    options = {"width": 48, "depth": 3, "ff_ratio": 2, "max_positions": 40, "dropout": 0.0}
+    options = {"width": 64, "depth": 3, "ff_ratio": 2, "attention_layers": 1, "max_positions": 40, "dropout": 0.0}
     assert set(options) == set(SPECS["fnet_nano"].knobs)
     model = on_meta("fnet_nano", 40, **options)
     assert macs_of(model, inputs("fnet_nano", 40, device="meta")) == closed_form("fnet_nano", 40, **options)
@@ -128,6 +232,7 @@ def test_every_option_changes_the_model(name):
         "depth": 3,
         "mlp_ratio": 2.0,
         "ff_ratio": 2,
+        "attention_layers": 1,
         "max_positions": 200,
         "dropout": 0.2,
     }
@@ -164,9 +269,11 @@ def test_types_of_token_are_0_when_left_out():
     assert not torch.equal(plain["hidden"], one["hidden"])
 
 
-@pytest.mark.parametrize("name", ["fnet_nano", "fnet_vision_nano"])
-def test_gradients_reach_every_parameter(name):
-    model = build(name)
+@pytest.mark.parametrize(
+    ("name", "options"), [("fnet_nano", {}), ("fnet_nano", {"attention_layers": 2}), ("fnet_vision_nano", {})]
+)
+def test_gradients_reach_every_parameter(name, options):
+    model = build(name, **options)
     out = model(inputs(name))
     loss = out.square().sum() if isinstance(out, Tensor) else out["hidden"].sum() + out["pooled"].sum()
     loss.backward()
@@ -191,9 +298,10 @@ def test_a_text_longer_than_the_paper_allows_is_refused():
         build("fnet_base", 1024)
 
 
-def test_a_text_longer_than_the_positions_is_refused():
-    with pytest.raises(ZooError, match="max_positions=64 cannot read 128 tokens"):
+def test_a_text_may_be_as_long_as_there_are_positions():
+    with pytest.raises(ZooError, match="128tok is not legal: expected from 1 to 64tok; nearest legal size: 64tok"):
         build("fnet_nano", 128, max_positions=64)
+    assert on_meta("fnet_base", 1024, max_positions=1024).embeddings.position.weight.shape == (1024, 768)
 
 
 def test_the_vision_variants_say_that_they_are_not_the_papers():

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _WHERE = {
+    "BadSize": "zoo.errors",
+    "BadSpec": "zoo.errors",
+    "BadWeights": "zoo.errors",
     "ZooError": "zoo.errors",
     "Cost": "zoo.cost",
     "FlopFormula": "zoo.spec",
@@ -36,6 +39,9 @@ __all__ = ["__version__", *_WHERE]
 
 if TYPE_CHECKING:
     from zoo.cost import Cost as Cost
+    from zoo.errors import BadSize as BadSize
+    from zoo.errors import BadSpec as BadSpec
+    from zoo.errors import BadWeights as BadWeights
     from zoo.errors import ZooError as ZooError
     from zoo.hookspecs import hookimpl as hookimpl
     from zoo.registry import create_layer as create_layer

@@ -1,15 +1,18 @@
-"""The MACs of FNet by hand, without torch: its linear layers. The Fourier transforms are counted apart."""
+"""The MACs of FNet by hand, without torch: linear layers and attention. The Fourier transforms are counted apart."""
 
 from __future__ import annotations
 
 from zoo_fnet import patches
 
 
-def closed_form(size: int, width: int, depth: int, ff_ratio: int, max_positions: int, dropout: float) -> int:
-    """Return the MACs of one text: the projection of the embeddings, the feed-forward layers, the pooler."""
+def closed_form(
+    size: int, width: int, depth: int, ff_ratio: int, attention_layers: int, max_positions: int, dropout: float
+) -> int:
+    """Return the MACs of one text: the projection of the embeddings, feed-forward and attention layers, the pooler."""
     n, d = size, width
     feed_forward = 2 * n * d * ff_ratio * d
-    return n * d**2 + depth * feed_forward + d**2
+    attention = 4 * n * d**2 + 2 * n**2 * d  # query, key, value, output; scores, weighted sum of values
+    return n * d**2 + depth * feed_forward + attention_layers * attention + d**2
 
 
 def closed_form_vision(

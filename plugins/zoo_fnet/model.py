@@ -1,19 +1,19 @@
 """FNet (Lee-Thorp et al. 2021): attention replaced by Re(FFT over the tokens of FFT over the channels).
 
 Written from the paper, structured as the JAX original (google-research/f_net) and its port in transformers
-(modeling_fnet.py), both Apache-2.0, so that their weights map one to one:
+(modeling_fnet.py), both Apache-2.0, so that their weights map one to one (see weights.py).
 
-    embeddings.{word,position,token_type}_embeddings, .LayerNorm, .projection
-                                              -> embeddings.{word,position,kind}, .norm, .projection
-    encoder.layer.N.fourier.output.LayerNorm  -> layers.N.mixing_norm
-    encoder.layer.N.{intermediate,output}.dense, .output.LayerNorm  -> layers.N.{expand,contract}, .norm
-    pooler.dense                              -> pooler
+    token ids (B, N), types of token (B, N)
+      -> word + position + type embeddings, LN, linear, dropout     (B, N, d)
+      -> depth x {x = LN(x + mixing(x)); x = LN(x + FFN(x))}        (B, N, d)      mixing: Re FFT2; in the last layers
+      -> token 0, linear, tanh                                      (B, d)         of the hybrid self-attention
 
 What is different:
 
 1. No padding mask, no heads of pre-training: the Fourier transform cannot leave padding out, and the zoo has none.
 2. The transform is always the FFT, never a product with DFT matrices.
-3. Biases start at zero (the JAX original draws those of the expanding layer from N(0, 0.02) too).
+3. Biases start at zero (the JAX original draws those of the expanding layer and of attention from N(0, 0.02) too).
+4. Attention has heads of 64 channels, as many as BERT of that width: the original has 12, for its width of 768.
 
 :class:`FNetVision` is not the paper's: see there.
 """
@@ -21,7 +21,7 @@ What is different:
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -31,12 +31,14 @@ from zoo import ZooError
 from zoo_fnet import VOCABULARY, patches
 
 KINDS = 4  # types of token: the paper pre-trains with four segments
+HEAD_WIDTH = 64  # channels of a head of attention
+Norm = Literal["backward", "ortho"]
 
 
 # -- layers --------------------------------------------------------------------------------------------------
 
 
-def fourier_mix(x: Tensor, norm: Literal["backward", "ortho"] = "backward") -> Tensor:
+def fourier_mix(x: Tensor, norm: Norm = "backward") -> Tensor:
     """Return the real part of the 2-D Fourier transform over tokens and channels: (B, N, d) -> (B, N, d), same dtype.
 
     Computed in float32 (float64 stays) whatever autocast says: FFTs know no bfloat16, and float16 only where N and d
@@ -48,6 +50,45 @@ def fourier_mix(x: Tensor, norm: Literal["backward", "ortho"] = "backward") -> T
         wide = x if x.dtype == torch.float64 else x.float()
         mixed: Tensor = torch.fft.fft2(wide, dim=(-2, -1), norm=norm)  # complex
     return mixed.real.to(x.dtype)
+
+
+class Fourier(nn.Module):
+    """:func:`fourier_mix` as a module without parameters: (B, N, d) -> (B, N, d)."""
+
+    def __init__(self, norm: Norm = "backward") -> None:
+        super().__init__()
+        self.norm: Norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix tokens and channels."""
+        return fourier_mix(x, self.norm)
+
+    def extra_repr(self) -> str:
+        """Show what is not a parameter."""
+        return f"norm={self.norm}"
+
+
+class Attention(nn.Module):
+    """Self-attention, with dropout on its weights and none on its output: (B, N, d) -> (B, N, d)."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix the tokens, in each head by itself."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, h, N, d / h)
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)  # (B, h, N, d / h)
+        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return out
+
+    def extra_repr(self) -> str:
+        """Show what is not a parameter."""
+        return f"heads={self.heads}, dropout={self.dropout}"
 
 
 class Embeddings(nn.Module):
@@ -71,10 +112,11 @@ class Embeddings(nn.Module):
 
 
 class Layer(nn.Module):
-    """One encoder layer, post-norm: x = LN(x + Re FFT2(x)); x = LN(x + FFN(x))."""
+    """One encoder layer, post-norm: x = LN(x + mixing(x)); x = LN(x + FFN(x))."""
 
-    def __init__(self, width: int, ff_width: int, dropout: float) -> None:
+    def __init__(self, mixing: nn.Module, width: int, ff_width: int, dropout: float) -> None:
         super().__init__()
+        self.mixing = mixing
         self.mixing_norm = nn.LayerNorm(width, eps=1e-12)
         self.expand = nn.Linear(width, ff_width)
         self.contract = nn.Linear(ff_width, width)
@@ -83,7 +125,7 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix the tokens, then the channels of each: (B, N, d) -> (B, N, d)."""
-        x = self.mixing_norm(x + fourier_mix(x))  # neither dropout nor a scale in the mixing
+        x = self.mixing_norm(x + self.mixing(x))  # neither dropout nor a scale behind the mixing
         h = F.gelu(self.expand(x), approximate="tanh")  # (B, N, ff)
         mixed: Tensor = self.norm(x + self.dropout(self.contract(h)))
         return mixed
@@ -110,12 +152,16 @@ class VisionBlock(nn.Module):
 
 
 class FNet(nn.Module):
-    """The encoder of a text."""
+    """The encoder of a text; its last ``attention_layers`` layers mix by self-attention."""
 
-    def __init__(self, width: int, depth: int, ff_width: int, max_positions: int, dropout: float) -> None:
+    def __init__(
+        self, width: int, depth: int, ff_width: int, attention_layers: int, max_positions: int, dropout: float
+    ) -> None:
         super().__init__()
+        mixings = [Fourier() for _ in range(depth - attention_layers)]
+        attention = [Attention(width, width // HEAD_WIDTH, dropout) for _ in range(attention_layers)]
         self.embeddings = Embeddings(width, max_positions, dropout)
-        self.layers = nn.ModuleList(Layer(width, ff_width, dropout) for _ in range(depth))
+        self.layers = nn.ModuleList(Layer(mixing, width, ff_width, dropout) for mixing in (*mixings, *attention))
         self.pooler = nn.Linear(width, width)
         self.apply(init_weights)
 
@@ -169,11 +215,15 @@ def init_weights(module: nn.Module) -> None:
 # -- built by name -------------------------------------------------------------------------------------------
 
 
-def build(size: int, width: int, depth: int, ff_ratio: int, max_positions: int, dropout: float) -> nn.Module:
-    """Return an FNet for texts of up to ``max_positions`` tokens. ZooError when ``size`` is longer."""
-    if size > max_positions:
-        raise ZooError(f"an FNet with max_positions={max_positions} cannot read {size} tokens; give it more positions")
-    return FNet(width, depth, ff_ratio * width, max_positions, dropout)
+def build(
+    size: int, width: int, depth: int, ff_ratio: int, attention_layers: int, max_positions: int, dropout: float
+) -> nn.Module:
+    """Return an FNet for texts of up to ``max_positions`` tokens. ZooError when it cannot have its attention layers."""
+    if not 0 <= attention_layers <= depth:
+        raise ZooError(f"an FNet of {depth} layers cannot have attention in {attention_layers} of them")
+    if attention_layers and width % HEAD_WIDTH:
+        raise ZooError(f"an FNet attends with heads of {HEAD_WIDTH} channels; a width of {width} is no multiple")
+    return FNet(width, depth, ff_ratio * width, attention_layers, max_positions, dropout)
 
 
 def build_vision(
@@ -182,3 +232,10 @@ def build_vision(
     """Return an FNet for images of ``size``."""
     n = patches(size, patch_size)
     return FNetVision(n, num_classes, patch_size, width, depth, int(mlp_ratio * width))
+
+
+def build_layer(size: int, width: int, norm: Norm) -> nn.Module:
+    """Return the mixing alone; neither ``size`` nor ``width`` changes it. ZooError for an unknown ``norm``."""
+    if norm not in get_args(Norm):
+        raise ZooError(f"a Fourier transform has no norm {norm!r}; its norms: {', '.join(get_args(Norm))}")
+    return Fourier(norm)

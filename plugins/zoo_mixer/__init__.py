@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from zoo import ModelSpec, hookimpl, image_classifier
+from zoo import Cost, LayerSpec, ModelSpec, WeightSpec, hookimpl, image_classifier
 
 
 def tokens(size: int | tuple[int, int], patch_size: int, **options: object) -> int:
@@ -14,11 +14,31 @@ def tokens(size: int | tuple[int, int], patch_size: int, **options: object) -> i
     return (height // patch_size) * (width // patch_size)
 
 
+PREPROCESS: dict[str, Any] = {"mean": 0.5, "std": 0.5, "crop": 0.875, "interpolation": "bicubic"}
+WEIGHTS = (
+    WeightSpec(
+        "timm",
+        key="blocks.*.mlp_tokens.fc1.weight",
+        convert="zoo_mixer.weights:from_timm",
+        source="timm/mixer_b16_224.goog_in21k_ft_in1k, timm/mixer_l16_224.goog_in21k_ft_in1k and others of timm",
+        licence="Apache-2.0",
+        preprocess=PREPROCESS,
+    ),
+    WeightSpec(
+        "jax",
+        key="MixerBlock_*/token_mixing/Dense_0/kernel",
+        convert="zoo_mixer.weights:from_jax",
+        source="npz files of google-research/vision_transformer, made with the tanh approximation of GELU",
+        licence="Apache-2.0",
+        preprocess=PREPROCESS,
+    ),
+)
 # What is the same in every variant. The shape of a variant is its options, so each is also an axis of a suite.
 COMMON: dict[str, Any] = {
     "family": "mixer",
     "build": "zoo_mixer.model:build",
     "closed_form": "zoo_mixer.macs:closed_form",
+    "weights": WEIGHTS,
     "paper": "https://arxiv.org/abs/2105.01601",
     "licence": "Apache-2.0",
 }
@@ -68,3 +88,21 @@ def zoo_models() -> Iterator[ModelSpec]:
     yield mixer("mixer_h14", 14, 1280, 32, "H/14", "Mixer-H/14 *", "timm mixer_h14_*", notes=notes)
     notes = "not a variant of the paper: small enough for two cores"
     yield mixer("mixer_nano", 4, 64, 5, default=32, num_classes=10, notes=notes)
+
+
+@hookimpl
+def zoo_layers() -> Iterator[LayerSpec]:
+    """Yield the token mixing alone: one MLP over the tokens, shared by all channels."""
+    yield LayerSpec(
+        "token_mlp",
+        build="zoo_mixer.model:build_layer",
+        cost=Cost(mixing="2 n m d"),
+        options={"hidden": 256},
+        symbols={"m": "hidden"},
+        sequential="O(1)",
+        path_length="O(1)",
+        family="mixer",
+        paper=COMMON["paper"],
+        licence=COMMON["licence"],
+        notes="linear in n, for m does not grow with it, but the weights are for one n; m is 256 in Mixer-S",
+    )

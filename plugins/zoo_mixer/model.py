@@ -14,8 +14,22 @@ Wraps timm's MlpMixer (Apache-2.0). What that fixes, beside the paper and its JA
 
 from __future__ import annotations
 
+from timm.layers import Mlp
 from timm.models.mlp_mixer import MlpMixer
-from torch import nn
+from torch import Tensor, nn
+
+
+class TokenMlp(nn.Module):
+    """The token mixing of a block, alone: (B, n, d) -> (B, n, d), the same MLP n -> D_S -> n for every channel."""
+
+    def __init__(self, n: int, hidden: int) -> None:
+        super().__init__()
+        self.mlp_tokens = Mlp(n, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix the tokens of each channel."""
+        mixed: Tensor = self.mlp_tokens(x.transpose(1, 2))  # (B, d, n)
+        return mixed.transpose(1, 2)
 
 
 def build(
@@ -37,3 +51,8 @@ def build(
         mlp_ratio=(token_ratio, channel_ratio),
     )
     return model
+
+
+def build_layer(size: int, width: int, hidden: int) -> nn.Module:
+    """Return the token mixing of ``size`` tokens alone; ``width`` changes nothing in it."""
+    return TokenMlp(size, hidden)
