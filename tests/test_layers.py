@@ -241,6 +241,6 @@ def test_options_in_a_row_with_commas_are_told():
 
 
 def test_a_window_of_nothing_is_told():
+    planted = spec(grid=True, multiple_of="window")
     with pytest.raises(BadSpec, match="window=0; expected a whole number"):
-        planted = spec(grid=True, multiple_of="window")
         layer_size(planted, (4, 4), {"window": 0, "heads": 4}, 8)

@@ -156,9 +156,7 @@ names = st.from_regex(r"[a-z][a-z0-9_]{0,12}", fullmatch=True).filter(lambda nam
 codes = st.from_regex(r"[a-z]{1,8}\.[a-z]{1,8}:[a-z]{1,8}", fullmatch=True)
 scalars = st.one_of(st.none(), st.booleans(), st.integers(-(2**40), 2**40), st.floats(-1e9, 1e9), st.text(max_size=8))
 options = st.dictionaries(names, scalars, max_size=4)
-weights = st.builds(
-    WeightSpec, id=names, key=names, convert=st.one_of(st.just(""), codes), preprocess=options
-)
+weights = st.builds(WeightSpec, id=names, key=names, convert=st.one_of(st.just(""), codes), preprocess=options)
 models = st.builds(
     ModelSpec,
     name=names,

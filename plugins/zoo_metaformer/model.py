@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo import Size, SizeRule, ZooError, create_layer, layer_spec, read_layer
+from zoo import BadSize, Size, SizeRule, create_layer, layer_spec, read_layer
 from zoo_metaformer import grid
 
 
@@ -126,6 +126,6 @@ def check_windows(mixer: str, options: Mapping[str, Any], size: int | tuple[int,
     rule = SizeRule(f"{patch_size}px", "step")
     try:
         rule.check(Size((size,) if isinstance(size, int) else size, "px"), {"step": step * patch_size})
-    except ZooError as error:
+    except BadSize as error:
         what = f"the mixer {mixer} works on windows of {step}x{step} patches of {patch_size}px"
-        raise type(error)(f"{what}: {error}") from None
+        raise BadSize(f"{what}: {error}") from None

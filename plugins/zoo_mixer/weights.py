@@ -1,13 +1,12 @@
-"""Checkpoints of MLP-Mixer: timm's names, which are ours, and the names and layouts of the JAX original.
-
-A ValueError is what the zoo turns into BadWeights, with the file in front of it.
-"""
+"""Checkpoints of MLP-Mixer: timm's names, which are ours, and the names and layouts of the JAX original."""
 
 from __future__ import annotations
 
 import re
 
 from torch import Tensor, nn
+
+from zoo import BadWeights
 
 PARTS = (
     (r"stem", "stem.proj"),
@@ -25,7 +24,7 @@ TOKENS = "blocks.0.mlp_tokens.fc1.weight"  # (D_S, n)
 
 
 def from_timm(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Return the tensors as they are. ValueError when they are for another number of patches than the model."""
+    """Return the tensors as they are. BadWeights when they are for another number of patches than the model."""
     check_patches(tensors, model)
     return tensors
 
@@ -34,7 +33,7 @@ def from_jax(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """Rename the arrays of the JAX original and turn its kernels; a name that is not known stays as it is.
 
     A kernel of a linear layer is (in, out) there and (out, in) here, that of a convolution (H, W, in, out) and
-    (out, in, H, W). ValueError when they are for another number of patches than the model.
+    (out, in, H, W). BadWeights when they are for another number of patches than the model.
     """
     converted = dict(rename(name, tensor) for name, tensor in tensors.items())
     check_patches(converted, model)
@@ -57,11 +56,11 @@ def turn(kernel: Tensor) -> Tensor:
 
 
 def check_patches(tensors: dict[str, Tensor], model: nn.Module) -> None:
-    """Raise ValueError when the token mixing of a file and of the model are for different numbers of patches."""
+    """Raise BadWeights when the token mixing of a file and of the model are for different numbers of patches."""
     theirs, ours = tensors.get(TOKENS), model.state_dict().get(TOKENS)
     if theirs is None or ours is None or theirs.shape[-1] == ours.shape[-1]:
         return
-    raise ValueError(
+    raise BadWeights(
         f"it is of another resolution: {TOKENS} is {shape_of(theirs)}, for {theirs.shape[-1]} patches, expected "
         f"{shape_of(ours)}; a Mixer is built for one resolution, so build it at the file's"
     )

@@ -24,8 +24,7 @@ from __future__ import annotations
 from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 from torch import Tensor, nn
 
-from zoo import ZooError
-from zoo.errors import BadSize
+from zoo import BadSize, ZooError
 from zoo_swin import per_stage
 from zoo_swin.layer import attend_in_windows
 

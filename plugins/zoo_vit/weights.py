@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.errors import BadWeights
+from zoo import BadWeights
 
 
 def from_timm(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
