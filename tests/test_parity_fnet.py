@@ -16,6 +16,7 @@ from zoo.spec import resolve
 transformers = pytest.importorskip("transformers")
 
 OPTIONS = {"width": 64, "depth": 3, "ff_ratio": 3, "max_positions": 130, "dropout": 0.1}
+HEADS = {"pretraining_heads": True}
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
 
 
@@ -32,9 +33,9 @@ def theirs(kind: str = "FNetModel", **options: object) -> nn.Module:
     return model
 
 
-def ours(tensors: dict[str, Tensor]) -> nn.Module:
+def ours(tensors: dict[str, Tensor], **options: object) -> nn.Module:
     """Build an FNet and give it the converted tensors, each of them and nothing else."""
-    model = build("fnet_nano", 130, **OPTIONS)
+    model = build("fnet_nano", 130, **OPTIONS, **options)
     model.load_state_dict(from_transformers(tensors, model), strict=True)
     return model
 
@@ -84,6 +85,16 @@ def test_a_file_of_pre_training_loads_without_its_heads():
         assert (ours(tensors).double()(ids, kinds)["hidden"] - expected).abs().max() < 1e-9
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_the_heads_of_pre_training_are_those_of_transformers(dtype):
+    reference, (ids, kinds) = theirs("FNetForPreTraining").to(dtype), texts(2, 33)
+    model = ours(reference.state_dict(), **HEADS).to(dtype)
+    with torch.no_grad():
+        got, expected = model(ids, kinds), reference(input_ids=ids, token_type_ids=kinds)
+    for key, other in (("words", expected.prediction_logits), ("order", expected.seq_relationship_logits)):
+        assert (got[key] - other).abs().max() < TOLERANCE[dtype] * other.abs().max()
+
+
 def test_old_files_with_buffers_load():
     tensors = theirs().state_dict()
     tensors["embeddings.position_ids"] = torch.arange(130)[None]
@@ -103,6 +114,7 @@ def test_the_layout_is_recognised(kind):
 def test_full_size_models_have_the_same_tensors(name, width, depth):
     with torch.device("meta"):
         config = transformers.FNetConfig(hidden_size=width, num_hidden_layers=depth, intermediate_size=4 * width)
-        model, reference = build(name), transformers.FNetForPreTraining(config)
+        model, reference = build(name, **HEADS), transformers.FNetForPreTraining(config)
     converted = from_transformers(reference.state_dict(), model)
+    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in reference.parameters())
     assert {k: v.shape for k, v in converted.items()} == {k: v.shape for k, v in model.state_dict().items()}

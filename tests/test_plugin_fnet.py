@@ -198,6 +198,13 @@ def test_macs_by_hand_are_those_published(name, expected):
     assert round(closed_form(name) / 1e9, 3) == expected
 
 
+@pytest.mark.parametrize(("name", "d", "total"), [("fnet_base", 768, 83_486_722), ("fnet_large", 1024, 238_031_106)])
+def test_with_the_heads_of_pre_training_parameters_are_the_papers(name, d, total):
+    # words: d -> d, LN, a bias for each of 32,000 words, whose embeddings are there; order: d -> 2. 83 M and 238 M
+    heads = d * (d + 1) + 2 * d + 32_000 + 2 * (d + 1)
+    assert params(on_meta(name)) + heads == params(on_meta(name, pretraining_heads=True)) == total
+
+
 def test_the_pooler_counts_too():
     d, n = 768, 512
     without = n * d**2 + 12 * 2 * n * d * 4 * d
@@ -211,7 +218,8 @@ def test_macs_by_hand_are_those_counted(name):
 
 
 def test_macs_by_hand_hold_for_every_option():
-    options = {"width": 64, "depth": 3, "ff_ratio": 2, "attention_layers": 1, "max_positions": 40, "dropout": 0.0}
+    options = {"width": 64, "depth": 3, "ff_ratio": 2, "attention_layers": 1, "max_positions": 40}
+    options |= {"dropout": 0.0, "pretraining_heads": True}
     assert set(options) == set(SPECS["fnet_nano"].knobs)
     model = on_meta("fnet_nano", 40, **options)
     assert macs_of(model, inputs("fnet_nano", 40, device="meta")) == closed_form("fnet_nano", 40, **options)
@@ -235,6 +243,7 @@ def test_every_option_changes_the_model(name):
         "attention_layers": 1,
         "max_positions": 200,
         "dropout": 0.2,
+        "pretraining_heads": True,
     }
     for option in SPECS[name].knobs:
         assert str(on_meta(name, **{option: others[option]})) != str(on_meta(name))

@@ -55,6 +55,7 @@ def text(
         "attention_layers": attention_layers,
         "max_positions": longest,
         "dropout": 0.1,
+        "pretraining_heads": False,
     }
     return ModelSpec(
         name,

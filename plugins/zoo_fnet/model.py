@@ -10,7 +10,7 @@ Written from the paper, structured as the JAX original (google-research/f_net) a
 
 What is different:
 
-1. No padding mask, no heads of pre-training: the Fourier transform cannot leave padding out, and the zoo has none.
+1. No padding mask: the Fourier transform cannot leave padding out. The heads of pre-training are an option.
 2. The transform is always the FFT, never a product with DFT matrices.
 3. Biases start at zero (the JAX original draws those of the expanding layer and of attention from N(0, 0.02) too).
 4. Attention has heads of 64 channels, as many as BERT of that width: the original has 12, for its width of 768.
@@ -151,11 +151,34 @@ class VisionBlock(nn.Module):
 # -- models --------------------------------------------------------------------------------------------------
 
 
+class PretrainingHeads(nn.Module):
+    """What pre-training predicts (paper, Section 4.1): the masked words, and whether two segments are in order."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.transform = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width, eps=1e-12)
+        self.bias = nn.Parameter(torch.zeros(VOCABULARY))
+        self.order = nn.Linear(width, 2)
+
+    def forward(self, hidden: Tensor, pooled: Tensor, words: Tensor) -> dict[str, Tensor]:
+        """Return logits ``words`` (B, N, V) by the word embeddings (V, d), and ``order`` (B, 2)."""
+        x = self.norm(F.gelu(self.transform(hidden), approximate="tanh"))  # (B, N, d)
+        return {"words": F.linear(x, words, self.bias), "order": self.order(pooled)}
+
+
 class FNet(nn.Module):
     """The encoder of a text; its last ``attention_layers`` layers mix by self-attention."""
 
     def __init__(
-        self, width: int, depth: int, ff_width: int, attention_layers: int, max_positions: int, dropout: float
+        self,
+        width: int,
+        depth: int,
+        ff_width: int,
+        attention_layers: int,
+        max_positions: int,
+        dropout: float,
+        pretraining_heads: bool,
     ) -> None:
         super().__init__()
         mixings = [Fourier() for _ in range(depth - attention_layers)]
@@ -163,18 +186,20 @@ class FNet(nn.Module):
         self.embeddings = Embeddings(width, max_positions, dropout)
         self.layers = nn.ModuleList(Layer(mixing, width, ff_width, dropout) for mixing in (*mixings, *attention))
         self.pooler = nn.Linear(width, width)
+        self.heads = PretrainingHeads(width) if pretraining_heads else None
         self.apply(init_weights)
 
     def forward(self, ids: Tensor, kinds: Tensor | None = None) -> dict[str, Tensor]:
         """Encode token ids (B, N) int64, of types ``kinds`` (B, N) int64, all 0 when left out.
 
         Returns ``hidden`` (B, N, d), the tokens after the last layer, and ``pooled`` (B, d), the tanh of a linear map
-        of token 0.
+        of token 0; with the heads of pre-training also their logits ``words`` (B, N, V) and ``order`` (B, 2).
         """
         x: Tensor = self.embeddings(ids, torch.zeros_like(ids) if kinds is None else kinds)  # (B, N, d)
         for layer in self.layers:
             x = layer(x)
-        return {"hidden": x, "pooled": torch.tanh(self.pooler(x[:, 0]))}
+        out = {"hidden": x, "pooled": torch.tanh(self.pooler(x[:, 0]))}
+        return out | self.heads(**out, words=self.embeddings.word.weight) if self.heads else out
 
 
 class FNetVision(nn.Module):
@@ -216,14 +241,21 @@ def init_weights(module: nn.Module) -> None:
 
 
 def build(
-    size: int, width: int, depth: int, ff_ratio: int, attention_layers: int, max_positions: int, dropout: float
+    size: int,
+    width: int,
+    depth: int,
+    ff_ratio: int,
+    attention_layers: int,
+    max_positions: int,
+    dropout: float,
+    pretraining_heads: bool,
 ) -> nn.Module:
     """Return an FNet for texts of up to ``max_positions`` tokens. ZooError when it cannot have its attention layers."""
     if not 0 <= attention_layers <= depth:
         raise ZooError(f"an FNet of {depth} layers cannot have attention in {attention_layers} of them")
     if attention_layers and width % HEAD_WIDTH:
         raise ZooError(f"an FNet attends with heads of {HEAD_WIDTH} channels; a width of {width} is no multiple")
-    return FNet(width, depth, ff_ratio * width, attention_layers, max_positions, dropout)
+    return FNet(width, depth, ff_ratio * width, attention_layers, max_positions, dropout, pretraining_heads)
 
 
 def build_vision(
