@@ -8,12 +8,15 @@ lucidrains' performer-pytorch is compared where it is installed. What this measu
 from __future__ import annotations
 
 import fnmatch
+import os
 import statistics
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
+
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as in the zoo's workers; read when torch is loaded
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""The SASA plugin: its operator against the formula, speed and memory against unfold, the rows of the paper's tables."""
+"""The SASA plugin: its operator against the formula, speed and memory against unfold, rows of the paper's tables."""
 
 from __future__ import annotations
 
