@@ -25,7 +25,7 @@ def inputs(name: str, size: int | str | None = None, batch_size: int = 1, device
     """Make one batch of inputs as the spec says."""
     spec = SPECS[name]
     make = resolve(spec.input.make)
-    (x,), _ = make(spec.size(size), batch_size, torch.float32, torch.device(device), None, **spec.input.params)
+    (x,), _ = make(spec.size(size), batch_size, torch.float32, torch.device(device), None, **spec.input_params({}))
     return x
 
 

@@ -194,8 +194,8 @@ def test_specs_survive_a_json_round_trip(spec):
     assert jsonio.from_json(type(spec), json.loads(text)) == spec
 
 
-def test_an_option_has_the_last_word_on_what_inputs_are_made_of():
-    tokens = InputSpec("tokens", "sequence_length", params={"vocab_size": 100})
-    spec = ModelSpec("words", "words:build", tokens, SizeRule("8tok"), options={"vocab_size": 100})
-    assert spec.input_params({}) == {"vocab_size": 100}
-    assert spec.input_params({"vocab_size": 7}) == {"vocab_size": 7}
+def test_what_inputs_are_made_of_may_be_an_option():
+    tokens = InputSpec("tokens", "sequence_length", params={"vocab_size": "words", "pad": 0})
+    spec = ModelSpec("text", "text:build", tokens, SizeRule("8tok"), options={"words": 100, "pad": 7})
+    assert spec.input_params({}) == {"vocab_size": 100, "pad": 0}
+    assert spec.input_params({"words": 7}) == {"vocab_size": 7, "pad": 0}

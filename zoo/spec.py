@@ -221,7 +221,8 @@ class InputSpec:
 
     ``make(size, batch_size, dtype, device, generator, **params)`` returns ``(args, kwargs)`` for ``forward``, any
     pytree of tensors; ``sample`` is what one sample is called (throughput is samples per second);
-    ``tokens(size, **options)`` returns how many tokens a size becomes, None where that has no meaning.
+    ``tokens(size, **options)`` returns how many tokens a size becomes, None where that has no meaning. ``params`` are
+    more arguments of ``make``; a text that names an option of the model stands for its value.
     """
 
     kind: Literal["image", "images", "tokens", "pair", "features", "video", "volume"]
@@ -343,9 +344,12 @@ class ModelSpec:
         return merge_options(f"model {self.name}", self.knobs, options)
 
     def input_params(self, options: Mapping[str, Scalar]) -> dict[str, Scalar]:
-        """Return what the maker of inputs is given; an option of the same name (``vocab_size``) has the last word."""
+        """Return what the maker of inputs is given: a text that names an option stands for the option's value."""
         knobs = self.with_options(options)
-        return {name: knobs.get(name, value) for name, value in self.input.params.items()}
+        params = self.input.params
+        return {
+            name: knobs[value] if isinstance(value, str) and value in knobs else value for name, value in params.items()
+        }
 
 
 def declared_options(

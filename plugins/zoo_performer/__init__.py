@@ -55,7 +55,7 @@ def text(
         build="zoo_performer.model:build",
         closed_form="zoo_performer.macs:closed_form",
         options=options,
-        input=InputSpec("tokens", "sequence_length", tokens=length, params={"vocab_size": VOCABULARY}),
+        input=InputSpec("tokens", "sequence_length", tokens=length, params={"vocab_size": "vocab_size"}),
         sizes=SizeRule("512tok"),
         output={"hidden": "batch tokens width"},
         published=("Performer", *published) if published else (),

@@ -21,7 +21,7 @@ COMMON: dict[str, Any] = {
     "family": "transformer",
     "build": "zoo_transformer.model:build",
     "closed_form": "zoo_transformer.macs:closed_form",
-    "input": InputSpec("pair", "sequence_length", tokens=tokens, params={"vocab_size": VOCABULARY}),
+    "input": InputSpec("pair", "sequence_length", tokens=tokens, params={"vocab_size": "vocab_size"}),
     "output": {"": "batch target vocab_size"},
     "weights": (
         WeightSpec(
