@@ -116,7 +116,7 @@ def performer(n: int, kernel: str, causal: bool) -> Pair:
     from zoo_performer.attention import favor, orthogonal_features
 
     q, k, v = torch.randn(3, 1, 8, n, 64)
-    weight = orthogonal_features(256, 64, torch.Generator().manual_seed(0))
+    weight = orthogonal_features(256, 64, torch.Generator().manual_seed(0)).float()
     theirs = lucidrains(kernel, causal) or formula
     return (
         lambda: favor(q, k, v, weight, kernel, causal),

@@ -100,6 +100,8 @@ def test_letters_of_the_cost_stand_for_options():
         ({"symbols": {"m": "window", "n": "heads"}}, "'n' stands for 'heads'"),
         ({"multiple_of": "size_of_window"}, "multiple_of names the option 'size_of_window'"),
         ({"heads": "head"}, "heads names the option 'head'"),
+        ({"options": {"window": 0, "heads": 4}, "multiple_of": "window"}, "multiple_of is 0; expected a whole number"),
+        ({"options": {"window": 2, "heads": "auto"}, "heads": "heads"}, "heads is 'auto'; expected a whole number"),
         ({"api": 0}, "written for api 0"),
         ({"options": {"dtype": 1}}, "may not be called 'dtype'"),
     ],
@@ -233,6 +235,11 @@ def test_a_suite_that_names_a_layer_that_will_not_do_is_told(zoo, suite_file, te
     assert done.returncode == 2
     assert message in done.stderr
     assert "mine.yaml:4: groups[0].axes.mixer" in done.stderr or "mine.yaml:5" in done.stderr, done.stderr
+
+
+def test_an_option_that_is_given_twice_is_told():
+    with pytest.raises(BadSpec, match="gives the option 'k' twice"):
+        read_layer("a:k=3+k=5")
 
 
 def test_options_in_a_row_with_commas_are_told():

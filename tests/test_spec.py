@@ -165,7 +165,11 @@ models = st.builds(
         InputSpec, st.just("image"), st.just("resolution"), tokens=st.one_of(st.just(""), codes), params=options
     ),
     sizes=st.builds(
-        SizeRule, st.just("32px"), st.integers(1, 64), st.integers(1, 64), st.one_of(st.none(), st.integers(64))
+        SizeRule,
+        st.just("32px"),
+        st.sampled_from([1, 2, 8, 32]),
+        st.integers(1, 32),
+        st.one_of(st.none(), st.integers(64)),
     ),
     options=options,
     adapters=st.dictionaries(names, codes, max_size=2),
@@ -192,6 +196,12 @@ tasks = st.builds(
 def test_specs_survive_a_json_round_trip(spec):
     text = json.dumps(jsonio.to_json(spec), allow_nan=False)
     assert jsonio.from_json(type(spec), json.loads(text)) == spec
+
+
+@pytest.mark.parametrize("sizes", [SizeRule("33px", 4), SizeRule("64px", 4, max=40)])
+def test_a_default_size_that_breaks_its_own_rule_is_refused(sizes):
+    with pytest.raises(BadSpec, match=r"its default size breaks its own rule: .* nearest legal size"):
+        ModelSpec("odd", "odd:build", InputSpec("image", "resolution"), sizes)
 
 
 def test_what_inputs_are_made_of_may_be_an_option():

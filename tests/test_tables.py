@@ -365,3 +365,25 @@ def test_records_load_as_a_data_frame(tmp_path: Any) -> None:
     assert frame["status"].tolist() == ["ok", "oom"]
     assert frame["macs"].tolist() == [4_600_000_000] * 2
     assert frame["machine"].tolist() == ["xeon-2core"] * 2
+
+
+def test_a_size_that_pads_or_rebuilds_says_so_under_the_table():
+    value = Value(value=7_345_000_000, convention="mac", detail={"size": "feature maps are padded to the window"})
+    padded = record(Case("swin_t", "256px").for_phase("static"), {"macs": value}, machine=None)
+    assert "feature maps are padded to the window" in printed(padded, columns="model size macs")
+
+
+@pytest.mark.parametrize(("size", "said"), [("48px", True), ("32px", False)])
+def test_a_run_says_what_another_size_changes(suite_file, zoo, size, said):
+    suite = f"""
+        schema: 1
+        groups:
+          - models: [swin_nano, mixer_nano]
+            axes: {{size: [{size}]}}
+            metrics: [params, macs]
+        tables:
+          - {{title: Static, columns: [model, size, params, macs]}}
+        """
+    done = zoo("run", str(suite_file(suite)))
+    assert ("feature maps are padded" in done.stdout) == said, done.stdout + done.stderr
+    assert ("token-mixing MLPs are as wide as the patches" in done.stdout) == said

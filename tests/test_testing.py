@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zoo import Cost, LayerSpec, ModelSpec, image_classifier, testing
-from zoo.errors import BadSpec, UnknownName
+from zoo import Cost, LayerSpec, ModelSpec, SizeRule, image_classifier, testing
+from zoo.errors import UnknownName
 from zoo.registry import Registry, using
 
 
@@ -93,6 +93,65 @@ class Raises(Patches):
         raise ValueError("nothing to mix")
 
 
+class Exits(Patches):
+    def mix(self, tokens: Tensor) -> Tensor:
+        raise SystemExit(0)
+
+
+class FailsInTraining(Patches):
+    def mix(self, tokens: Tensor) -> Tensor:
+        if self.training:
+            raise ValueError("only made for inference")
+        return tokens.mean(dim=1)
+
+
+class NotFinite(Patches):
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.weight = nn.Parameter(torch.ones(8))
+
+    def mix(self, tokens: Tensor) -> Tensor:
+        nothing = (tokens.mean(dim=1) * self.weight * 0).square().sum(dim=1, keepdim=True).sqrt()
+        return tokens.mean(dim=1) + nothing
+
+
+class LeaksBesideLarge(Patches):
+    def forward(self, images: Tensor) -> Tensor:
+        logits = super().forward(images)
+        leak = logits - 0.5 * logits.mean(dim=0)
+        return torch.cat([torch.full_like(leak[:, :1], -1e9), leak[:, 1:]], dim=1)
+
+
+class Squares(Patches):
+    def forward(self, images: Tensor) -> Tensor:
+        side = min(images.shape[-2:])
+        return super().forward(images[..., :side, :side])
+
+
+class DropsBlocks(Patches):
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.blocks = nn.ModuleList(nn.Linear(8, 8) for _ in range(8))
+
+    def mix(self, tokens: Tensor) -> Tensor:
+        for block in self.blocks:
+            keep = torch.rand(len(tokens), 1, 1) < 0.5 if self.training else torch.ones(1)
+            tokens = tokens + block(tokens) * keep.to(tokens.device)
+        return tokens.mean(dim=1)
+
+
+class ManyKinds(Patches):
+    """Returns what is no tensor with a row a sample beside what is; takes a whole number as parameter."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.steps = nn.Parameter(torch.zeros((), dtype=torch.long), requires_grad=False)
+
+    def forward(self, images: Tensor) -> dict[str, object]:
+        logits = super().forward(images)
+        return {"logits": logits, "aux": None, "scale": logits.new_ones(()), "sure": logits > 0}
+
+
 def good(size, num_classes=10):
     return Patches(num_classes)
 
@@ -153,12 +212,55 @@ def test_a_model_that_conforms_passes_every_rule():
         (OnCpu, {"meta"}, "its parameter scale is not on torch's default device"),
         (Local, {"counted"}, "in no count: mul\\+sum"),
         (Raises, {"meta"}, "ValueError: nothing to mix \\(test_testing.py:"),
+        (Exits, {"meta"}, "SystemExit: 0"),
+        (NotFinite, {"gradients"}, "the gradient of the parameter .* is not finite"),
+        (LeaksBesideLarge, {"batched"}, "off by"),
+        (Squares, {"every_input"}, "cells of the image have no effect"),
     ],
 )
 def test_a_planted_fault_fails_by_the_name_of_its_rule(module, rules, reason):
     found = failing(spec(maker(module)))
     assert rules & set(found), found
     assert any(__import__("re").search(reason, said) for said in found.values()), found
+
+
+@pytest.mark.parametrize("module", [DropsBlocks, ManyKinds])
+def test_what_is_unusual_and_sound_passes(module):
+    key = "logits" if module is ManyKinds else ""
+    kinds = {"adapters": {}} if key else {}
+    assert failing(spec(maker(module), form="", output={key: "batch num_classes"}, **kinds)) == {}
+
+
+def test_a_rule_that_fails_leaves_the_model_as_it_was_for_the_next():
+    assert set(failing(spec(maker(FailsInTraining)))) == {"meta", "gradients", "adapter"}
+
+
+def test_a_model_of_one_legal_size_is_never_given_another():
+    one = spec(only_ints, form="", sizes=SizeRule("32px", 4, min=32, max=32))
+    assert failing(one) == {}
+
+
+def only_ints(size, num_classes=10):
+    assert isinstance(size, int)
+    return Patches(num_classes)
+
+
+class Detaching:
+    """An adapter whose loss has no gradient."""
+
+    def __init__(self, label_smoothing: float) -> None:
+        pass
+
+    def loss(self, model: nn.Module, inputs: Tensor, targets: list[int]) -> dict[str, Tensor]:
+        return {"nothing": model(inputs).detach().sum()}
+
+    def predict(self, model: nn.Module, inputs: Tensor) -> list[int]:
+        return model(inputs).argmax(dim=-1).tolist()
+
+
+def test_an_adapter_whose_loss_has_no_gradient_fails():
+    found = failing(spec(adapters={"classification": Detaching}))
+    assert found == {"adapter": "the adapter's losses have no gradient"}
 
 
 def test_wrong_class_count_fails_the_output():
@@ -181,10 +283,9 @@ def test_what_a_spec_cannot_support_is_skipped_with_its_reason_and_never_silentl
     assert results(spec(data_dependent="it draws lots"))["meta"].reason == "it draws lots"
 
 
-def test_a_skip_of_no_rule_and_a_skip_without_reason_are_refused():
-    for skips in ({"evry_input": "x"}, {"every_input": ""}):
-        with pytest.raises(BadSpec, match="expected a reason, and one of meta, output"):
-            list(testing.check_model(spec(skips=skips)))
+@pytest.mark.parametrize("skips", [{"evry_input": "x"}, {"every_input": ""}])
+def test_a_skip_of_no_rule_and_a_skip_without_reason_fail(skips):
+    assert "expected a reason, and one of meta, output" in failing(spec(skips=skips))["skips"]
 
 
 @pytest.mark.parametrize("declared", ["batch classes", "batch num_classes-1", "batch tokens"])
@@ -250,6 +351,44 @@ def test_a_wrong_cost_is_told_by_its_coefficient(cost, message):
     found = failing(layer(**cost))
     assert set(found) == {"cost"}
     assert message in found["cost"]
+
+
+class Windows(Attention):
+    """Attention inside windows of w tokens, which sees later tokens, but never past a border."""
+
+    def __init__(self, width: int, heads: int, window: int) -> None:
+        super().__init__(width, heads)
+        self.window = window
+
+    def forward(self, x: Tensor) -> Tensor:
+        windows = x.unflatten(1, (-1, self.window)).flatten(0, 1)
+        return super().forward(windows).view_as(x)
+
+
+def windows(size, width, heads=4, window=8):
+    return Windows(width, heads, window)
+
+
+def test_a_window_whose_border_is_in_the_middle_is_not_taken_for_causal():
+    window = layer(windows, mixing="2 n w d", symbols={"w": "window"}, multiple_of="window")
+    assert failing(window) == {}
+    assert "causal" in failing(
+        layer(windows, mixing="2 n w d", symbols={"w": "window"}, multiple_of="window", causal=True)
+    )
+
+
+def test_a_cost_that_leaves_out_an_option_it_depends_on_is_told():
+    found = failing(layer(windows, mixing="16 n d", multiple_of="window"))
+    assert found == {"cost": "its MACs depend on the option window, which symbols does not bind to a letter"}
+
+
+def many_heads(size, width, heads=24):
+    return Attention(width, heads)
+
+
+def test_coefficients_are_recovered_with_many_heads_too():
+    assert failing(layer(many_heads)) == {}
+    assert "cost" in failing(layer(many_heads, projection="192 n d"))
 
 
 def test_a_layer_that_ignores_a_token_or_says_the_wrong_thing_of_the_future_fails():

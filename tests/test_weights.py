@@ -91,6 +91,20 @@ def test_a_pickled_array_is_refused(tmp_path):
         load_weights(linear(), path)
 
 
+def test_an_archive_that_would_explode_is_refused(tmp_path):
+    path = tmp_path / "zeros.npz"
+    np.savez_compressed(path, weight=np.zeros((1000, 1000)))
+    with pytest.raises(BadWeights, match="would grow more than 50 times"):
+        load_weights(linear(), path)
+
+
+def test_an_archive_of_something_else_is_refused(tmp_path):
+    path = tmp_path / "text.npz"
+    np.savez(path, weight=np.array(["no number"]))
+    with pytest.raises(BadWeights, match="cannot be read as npz"):
+        load_weights(linear(), path)
+
+
 def test_bfloat16_arrays_of_numpy_files_are_read(tmp_path):
     path = tmp_path / "state.npz"
     raw = STATE["weight"].bfloat16().view(torch.uint16).numpy().view("V2")
@@ -131,7 +145,8 @@ def test_a_conversion_that_fails_is_told_with_the_layout(tmp_path):
     [
         ("missing.pth", None, "there is no such file"),
         ("state.h5", b"", "not a known kind of checkpoint"),
-        ("state.pth", b"nonsense", "cannot be read as torch|could run code"),
+        ("state.pth", b"version https://git-lfs.github.com/spec/v1", "no file of torch.save; a download that failed"),
+        ("state.pth", b"PK nonsense", "cannot be read as torch|could run code"),
         ("state.safetensors", b"nonsense", "cannot be read as safetensors"),
         ("state.npz", b"nonsense", "cannot be read as npz"),
     ],
@@ -144,9 +159,20 @@ def test_a_file_that_cannot_be_read_gets_one_sentence(tmp_path, name, content, m
         load_weights(linear(), path)
 
 
+def endless() -> dict[str, object]:
+    content: dict[str, object] = {}
+    content["model"] = content
+    return content
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (endless(), "expected tensors only, also found model"),
+        ({**STATE, "weight": STATE["weight"].to(torch.int8)}, "1 of another kind: weight is int8"),
+        ({**STATE, "weight": STATE["weight"].to(torch.complex64)}, "weight is complex64"),
+        ({**STATE, "weight": STATE["weight"].to_sparse()}, "1 of another kind: weight"),
+        ({**STATE, "weight": STATE["weight"].to("meta")}, "1 of another kind: weight"),
         (torch.zeros(3), "expected a mapping of names to tensors, not Tensor"),
         ({"weight": 3}, "expected tensors only, also found weight"),
         ({}, "holds no tensors"),

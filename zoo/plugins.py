@@ -212,7 +212,7 @@ def read_file_plugin(path: Path) -> Plugin:
 def from_json(data: Mapping[str, Any]) -> Plugin:
     """Return a plugin whose records were handed over as JSON; ValueError when one does not fit its type."""
     records: dict[str, tuple[Any, ...]] = {
-        hook: tuple(jsonio.from_json(kind, record) for record in data["records"][hook])
+        hook: tuple(jsonio.from_json(kind, record) for record in data["records"].get(hook, ()))
         for hook, kind in RECORD_TYPES.items()
     }
     return Plugin(data["name"], data["distribution"], data.get("version", ""), data["module"], records)

@@ -6,6 +6,7 @@ The parent blocks on sockets and never polls.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import selectors
@@ -208,8 +209,11 @@ class Worker:
     def ask(self, command: dict[str, Any], deadline: float) -> dict[str, Any]:
         """Send a command and wait for its answer. Died when the worker ends, fails or lets the deadline pass."""
         started = time.monotonic()
-        with contextlib.suppress(OSError):
+        try:
             send(self.channel, command)
+        except OSError as error:
+            if error.errno == errno.EMSGSIZE:
+                raise Died("error", "what the case says of itself is too long to be handed to a process") from None
         while True:
             ready = wait([self.channel, self.server.channel], deadline)
             if not ready:

@@ -8,7 +8,7 @@ import functools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from zoo import jsonio
@@ -79,10 +79,11 @@ class Registry:
         return specs[name]
 
     def for_workers(self) -> dict[str, Any]:
-        """Return what a worker cannot look up by itself: formulas of custom operators, and single-file plugins."""
+        """Return what a worker cannot look up by itself: formulas of custom operators, and layers of single files."""
+        layers = [replace(plugin, records={"zoo_layers": plugin.layers}) for plugin in self.files if plugin.layers]
         return {
             "custom": {formula.op: str(formula.macs) for formula in self.flop_formulas},
-            "files": [jsonio.to_json(plugin) for plugin in self.files],
+            "files": [jsonio.to_json(plugin) for plugin in layers],
         }
 
     def match_models(self, pattern: str) -> list[str]:

@@ -326,6 +326,10 @@ class ModelSpec:
             if isinstance(option, str) and option not in self.knobs:
                 raise BadSpec(f"model {self.name}: sizes {what} the option {option!r}, which it does not have")
 
+        try:
+            self.sizes.check(self.size(), self.knobs)
+        except BadSize as error:
+            raise BadSpec(f"model {self.name}: its default size breaks its own rule: {error}") from None
         for option in self.layer_options:
             if option not in self.knobs:
                 raise BadSpec(f"model {self.name}: layer_options names the option {option!r}, which it does not have")
@@ -475,6 +479,9 @@ class LayerSpec:
         for field_name, value in named.items():
             if isinstance(value, str) and value and value not in self.knobs:
                 raise BadSpec(f"{what}: {field_name} names the option {value!r}, which it does not have")
+            number = self.knobs[value] if isinstance(value, str) and value else value or 1
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                raise BadSpec(f"{what}: {field_name} is {number!r}; expected a whole number >= 1")
 
     @property
     def knobs(self) -> Mapping[str, Scalar]:
@@ -506,6 +513,8 @@ def read_layer(text: str) -> tuple[str, dict[str, Scalar]]:
             raise BadSpec(f"{part!r} in the layer {text!r} is no option; expected name:option=value+option=value")
         if "," in value:
             raise BadSpec(f"{value!r} in the layer {text!r} is no value; options are separated by '+'")
+        if option in options:
+            raise BadSpec(f"the layer {text!r} gives the option {option!r} twice")
         options[option] = _plain(value)
     return name, options
 

@@ -559,7 +559,7 @@ class Notes:
     def of(self, entry: Entry) -> tuple[int, ...]:
         """Return the numbers of what must be said about a value."""
         reason = entry.value.reason if entry.value.status != "ok" else ""
-        texts = [reason, uncounted(entry.value), self.other_software(entry)]
+        texts = [reason, uncounted(entry.value), str(entry.value.detail.get("size", "")), self.other_software(entry)]
         return tuple(self.number(text) for text in texts if text)
 
     def other_software(self, entry: Entry) -> str:

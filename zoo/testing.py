@@ -36,10 +36,14 @@ from zoo.spec import LayerSpec, ModelSpec, Recipe, Size, resolve
 
 BATCH = 3
 NOISE = 0.02
+DRAWS = 8
 # float32 sums in another order; a sample that leaks into another one, or another seed, is off by far more.
 CLOSE = 1e-3
 SMALLEST = {"px": 32, "tok": 8}
-LAYER_WIDTHS = (16, 32, 48)
+# How many of the first inputs are token ids; what follows are masks, positions and the like.
+TOKEN_INPUTS = {"pair": 2, "tokens": 1}
+NARROWEST = 16
+WIDTH_FACTORS = (1, 2, 3)
 
 
 class Failed(Exception):
@@ -93,12 +97,11 @@ def check_layer(spec: LayerSpec) -> Iterator[Result]:
 def run_rules(
     rules: Mapping[str, Callable[[Any], None]], trial: Any, told: str, skips: Mapping[str, str]
 ) -> Iterator[Result]:
-    """Yield the result of each rule. BadSpec when the spec skips a rule that there is not, or gives no reason."""
+    """Yield the result of each rule, and of what a spec skips: a rule that there is not, or without a reason, fails."""
     for rule, reason in skips.items():
         if rule not in rules or not reason:
-            raise BadSpec(
-                f"{told} skips {rule!r} because of {reason!r}; expected a reason, and one of {', '.join(rules)}"
-            )
+            message = f"{told} skips {rule!r} because of {reason!r}; expected a reason, and one of {', '.join(rules)}"
+            yield Result("skips", "failed", message)
     for rule, holds in rules.items():
         yield Result(rule, "skipped", skips[rule]) if rule in skips else run_rule(rule, holds, trial)
 
@@ -113,7 +116,7 @@ def run_rule(rule: str, holds: Callable[[Any], None], trial: Any) -> Result:
         return Result(rule, "failed", str(failure))
     except Skipped as skip:
         return Result(rule, "skipped", str(skip))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
         where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
         text = " ".join(str(error).split())[:300]
@@ -146,7 +149,8 @@ class Trial:
             raise Failed(f"build returns {type(module).__name__}; expected an nn.Module")
         with torch.no_grad():
             for parameter in module.parameters():
-                parameter.add_(torch.randn_like(parameter), alpha=NOISE)
+                if parameter.is_floating_point():
+                    parameter.add_(torch.randn_like(parameter), alpha=NOISE)
         return module.eval()
 
     @cached_property
@@ -183,7 +187,7 @@ class ModelTrial(Trial):
         second = first + step if highest is None or first + step <= highest else first
         sizes = [Size((first,), unit), Size((second,), unit)]
         if not rule.single and (unit == "px" or self.spec.input.kind == "pair"):
-            sizes.append(Size((first, second), unit))
+            sizes.append(Size.parse(str(Size((first, second), unit))))
         sizes = list(dict.fromkeys(sizes))
         for size in sizes:
             rule.check(size, knobs)
@@ -218,11 +222,12 @@ class ModelTrial(Trial):
 class LayerTrial(Trial):
     """A layer, at one width."""
 
-    def __init__(self, spec: LayerSpec, width: int = LAYER_WIDTHS[1], options: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, spec: LayerSpec, factor: int = 2, options: Mapping[str, Any] | None = None) -> None:
         self.spec = spec
         self.knobs = spec.with_options(options or {})
-        heads = int(self.knobs[spec.heads] or 1) if spec.heads else 1
-        self.width = -(-width // (2 * heads)) * 2 * heads  # an even number of channels a head
+        heads = self.knobs[spec.heads] if spec.heads else 1
+        even = 2 * heads if isinstance(heads, int) and heads > 0 else 2  # an even number of channels a head
+        self.width = -(-NARROWEST // even) * even * factor
 
     @cached_property
     def sizes(self) -> list[Any]:  # type: ignore[override]
@@ -303,28 +308,31 @@ def batches_alike(trial: Trial) -> None:
     module, size = trial.small, trial.sizes[0]
     made = trial.inputs(size, BATCH)
     with torch.no_grad():
-        together = tree_leaves(trial.call(module, made))
+        together = batched_leaves(trial.call(module, made), BATCH)
         for i in range(BATCH):
-            alone = tree_leaves(trial.call(module, sample_of(made, i)))
+            alone = batched_leaves(trial.call(module, sample_of(made, i)), 1)
+            if len(alone) != len(together):
+                raise Failed(f"sample {i} alone gives {len(alone)} tensors, and in a batch {len(together)}")
             for whole, single in zip(together, alone, strict=True):
                 off = relative_difference(whole[i : i + 1], single)
-                if off > CLOSE:
+                if not off <= CLOSE:
                     raise Failed(f"sample {i} of a batch of {BATCH} is off by {off:.1e} from the same sample alone")
 
 
 def trains_every_parameter(trial: Trial) -> None:
     """Backward reaches every trainable parameter."""
     module, size = trial.small, trial.sizes[0]
-    with kept_buffers(module):
-        module.train()
-        output = trial.call(module, trial.inputs(size, 2))
-        module.zero_grad()
-        trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        if trained:
-            projection(output).backward()  # type: ignore[no-untyped-call]
-    idle = [name for name, p in trained.items() if p.grad is None or not p.grad.any()]
-    module.zero_grad(set_to_none=True)
-    module.eval()
+    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    idle = list(trained)
+    with training(module):
+        for _ in range(DRAWS):  # gradients add up: what one draw of stochastic depth drops, another one keeps
+            if not idle:
+                break
+            projection(trial.call(module, trial.inputs(size, 2))).backward()  # type: ignore[no-untyped-call]
+            broken = [name for name, p in trained.items() if p.grad is not None and not p.grad.isfinite().all()]
+            if broken:
+                raise Failed(f"the gradient of the parameter {broken[0]} is not finite")
+            idle = [name for name in idle if trained[name].grad is None or not trained[name].grad.any()]  # type: ignore[union-attr]
     if idle:
         more = f" and {len(idle) - 1} more" if len(idle) > 1 else ""
         raise Failed(f"no gradient reaches the trainable parameter {idle[0]}{more}")
@@ -338,7 +346,7 @@ def saves_and_loads(trial: Trial) -> None:
     with tempfile.TemporaryDirectory(prefix="zoo-check-") as folder:
         path = Path(folder) / "state.pth"
         torch.save(trial.small.state_dict(), path)
-        other.load_state_dict(torch.load(path, weights_only=True))
+        other.load_state_dict(torch.load(path, weights_only=True, mmap=True))
     with torch.no_grad():
         if not all_equal(trial.call(trial.small, made), trial.call(other, made)):
             raise Failed(
@@ -351,7 +359,12 @@ def is_counted(trial: ModelTrial | LayerTrial) -> None:
     left = [op for op in trial.count(trial.sizes[0]).uncounted if op.material]
     if left:
         told = ", ".join(f"{op.name} ({op.calls} calls, {op.elements:,} elements)" for op in left)
-        raise Failed(f"in no count: {told}; a custom operator needs a FlopFormula")
+        hint = (
+            "write the contraction as a matrix product"
+            if left[0].name == macs.CONTRACTION
+            else "a custom operator needs a FlopFormula"
+        )
+        raise Failed(f"in no count: {told}; {hint}")
 
 
 # -- rules of models -----------------------------------------------------------------------------------------
@@ -417,43 +430,50 @@ def dimension(spec: ModelSpec, word: str, size: Size, batch: int) -> int | None:
 
 def hears_every_input(trial: ModelTrial) -> None:
     """Every token of the input, and every cell of an image, makes a difference to the output."""
-    made = trial.inputs(trial.sizes[0], 1)
-    images = [leaf for leaf in tree_leaves(made) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-    ids = [leaf for leaf in tree_leaves(made) if isinstance(leaf, Tensor) and not leaf.is_floating_point()]
-    if images:
-        hears_pixels(trial, made, images)
-    if ids:
-        hears_tokens(trial, made)
+    for size in dict.fromkeys((trial.sizes[0], trial.sizes[-1])):  # a square and a rectangle
+        made = trial.inputs(size, 1)
+        module = trial.small if size == trial.sizes[0] else trial.build(size)
+        images = floats(made)
+        if images:
+            hears_pixels(trial, module, made, images)
+        else:
+            hears_tokens(trial, module, made)
 
 
-def hears_pixels(trial: ModelTrial, made: tuple[Any, dict[str, Any]], images: list[Tensor]) -> None:
-    """The gradient of the output reaches each cell of pixels."""
+def hears_pixels(trial: ModelTrial, module: nn.Module, made: tuple[Any, dict[str, Any]], images: list[Tensor]) -> None:
+    """The gradient of the output reaches each cell of pixels, of each frame, or each token of features."""
     for image in images:
         image.requires_grad_(True)
-    output = trial.call(trial.small, made)
+    output = trial.call(module, made)
     grads = torch.autograd.grad(projection(output), images, allow_unused=True)
     step = trial.spec.sizes.step(trial.spec.knobs)
     cell = min(step, 4) if step > 1 else 4
     for image, grad in zip(images, grads, strict=True):
         if grad is None:
             raise Failed("an input of the model has no effect on its output")
-        strength = grad.abs().flatten(0, -3).sum(0) if image.ndim > 2 else grad.abs()
-        cells = F.max_pool2d(strength[None, None], cell, ceil_mode=True)[0, 0]
+        if trial.spec.input.kind == "features":  # (1, N, C)
+            deaf = (grad.abs().sum(dim=(0, -1)) == 0).nonzero()
+            if len(deaf):
+                raise Failed(f"token {int(deaf[0])} of {grad.shape[1]} has no effect on the output")
+            continue
+        frames = grad.abs().flatten(0, -4) if image.ndim > 3 else grad.abs()[None]  # images (C, H, W), or (C, T, H, W)
+        strength = frames.sum(dim=0 if image.ndim > 4 else (0, 1))
+        cells = F.max_pool2d(strength.reshape(-1, 1, *strength.shape[-2:]), cell, ceil_mode=True)[:, 0]
         deaf = (cells == 0).nonzero()
         if len(deaf):
-            row, column = (deaf[0] * cell).tolist()
+            row, column = (deaf[0, 1:] * cell).tolist()
             told = f"rows {row} to {row + cell - 1}, columns {column} to {column + cell - 1}"
             raise Failed(
                 f"{len(deaf)} of {cells.numel()} cells of the image have no effect on the output, such as {told}"
             )
 
 
-def hears_tokens(trial: ModelTrial, made: tuple[Any, dict[str, Any]]) -> None:
+def hears_tokens(trial: ModelTrial, module: nn.Module, made: tuple[Any, dict[str, Any]]) -> None:
     """Another token in any one place gives another output."""
     vocabulary = trial.spec.input_params({}).get("vocab_size")
     leaves, tree = tree_flatten(made)
     for which, ids in enumerate(leaves):
-        if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.ndim != 2:
+        if which >= TOKEN_INPUTS[trial.spec.input.kind] or not isinstance(ids, Tensor) or ids.ndim != 2:
             continue
         n = ids.shape[1]
         varied = ids.repeat(n + 1, 1)  # row 0 as it is, row i + 1 with token i another one
@@ -461,11 +481,12 @@ def hears_tokens(trial: ModelTrial, made: tuple[Any, dict[str, Any]]) -> None:
         varied[places + 1, places] = (varied[places + 1, places] + 1) % int(vocabulary or 2)
         many = [varied if i == which else repeat_of(leaf, n + 1) for i, leaf in enumerate(leaves)]
         with torch.no_grad():
-            outputs = tree_leaves(trial.call(trial.small, tree_unflatten(many, tree)))
+            outputs = batched_leaves(trial.call(module, tree_unflatten(many, tree)), n + 1)
         heard = torch.zeros(n, dtype=torch.bool)
         for output in outputs:
-            change = (output[1:] - output[:1]).flatten(1).abs().amax(1)
-            heard |= change > 1e-6 * output.abs().max()
+            rows = output.double().flatten(1)
+            change = (rows[1:] - rows[:1]).abs() / (rows[:1].abs() + rows[0].abs().median() + 1e-12)
+            heard |= change.amax(1) > 1e-6
         if not heard.all():
             deaf = (~heard).nonzero().flatten().tolist()
             raise Failed(
@@ -495,13 +516,19 @@ def trains_and_predicts(trial: ModelTrial) -> None:
         raise Skipped("it has no adapter for classification")
     module, size = trial.small, trial.sizes[0]
     adapter = resolve(str(code))(label_smoothing=0.1)
-    (images,), _ = trial.inputs(size, BATCH)
+    args, _ = trial.inputs(size, BATCH)
+    if len(args) != 1:
+        raise Skipped("its forward takes more than one batch of images")
+    (images,) = args
     classes = trial.spec.knobs.get("num_classes")
-    with kept_buffers(module), torch.no_grad():
-        losses = adapter.loss(module.train(), images, [i % int(classes or 2) for i in range(BATCH)])
-        predictions = adapter.predict(module.eval(), images)
-    if not losses or not all(bool(loss.isfinite()) and loss.ndim == 0 for loss in losses.values()):
-        raise Failed(f"the adapter's losses are {losses}; expected finite numbers by name")
+    with training(module):
+        losses = adapter.loss(module, images, [i % int(classes or 2) for i in range(BATCH)])
+        if not losses or not all(bool(loss.isfinite()) and loss.ndim == 0 for loss in losses.values()):
+            raise Failed(f"the adapter's losses are {losses}; expected finite numbers by name")
+        if not any(loss.requires_grad for loss in losses.values()):
+            raise Failed("the adapter's losses have no gradient")
+    with torch.no_grad():
+        predictions = adapter.predict(module, images)
     if len(predictions) != BATCH:
         raise Failed(f"the adapter gives {len(predictions)} predictions for {BATCH} samples")
     groups = adapter.param_groups(module, Recipe("check", 1, 1, 1e-3))
@@ -539,10 +566,12 @@ def hears_every_token(trial: LayerTrial) -> None:
 def looks_where_it_says(trial: LayerTrial) -> None:
     """A causal layer does not see later tokens, and a layer that is not causal does."""
     (x,), _ = trial.inputs(trial.sizes[0], 1)
-    middle = x.shape[1] // 2
     x.requires_grad_(True)
-    (grad,) = torch.autograd.grad(projection(trial.small(x)[:, :middle]), x)
-    looks_ahead = bool(grad[:, middle:].any())
+    y = trial.small(x)
+    weighted = (y * torch.randn_like(y)).sum(dim=-1)  # (1, N)
+    cuts = range(1, x.shape[1])
+    reach = (torch.autograd.grad(weighted[:, :cut].sum(), x, retain_graph=True)[0][:, cut:] for cut in cuts)
+    looks_ahead = any(bool(later.any()) for later in reach)
     if looks_ahead == trial.spec.causal:
         raise Failed(
             "it sees later tokens and says that it is causal"
@@ -556,16 +585,33 @@ def costs_what_it_says(trial: LayerTrial) -> None:
     points = list(cost_points(trial.spec))
     compare_terms(trial.spec.cost.mac_terms, points, [count.macs for _, count in points], "MACs")
     compare_terms(trial.spec.cost.fft_terms, points, [count.flops_fft for _, count in points], "FLOPs of FFTs")
+    for option, other in unbound_options(trial.spec):
+        varied = LayerTrial(trial.spec, options={option: other})
+        size = varied.sizes[0]
+        try:
+            counted = varied.count(size).macs
+        except ZooError:
+            continue  # not a value that the layer takes
+        if counted != trial.spec.cost.macs(trial.spec.values(size, varied.width, varied.knobs)):
+            raise Failed(f"its MACs depend on the option {option}, which symbols does not bind to a letter")
 
 
 def cost_points(spec: LayerSpec) -> Iterator[tuple[dict[str, int], macs.Count]]:
     """Yield the values of a cost's letters and what is counted there."""
     choices = {option: values_of(spec, option) for option in spec.symbols.values()}
-    for width, values in itertools.product(LAYER_WIDTHS, itertools.product(*choices.values())):
+    for factor, values in itertools.product(WIDTH_FACTORS, itertools.product(*choices.values())):
         options = dict(zip(choices, values, strict=True))
-        trial = LayerTrial(spec, width, options)
+        trial = LayerTrial(spec, factor, options)
         for size in trial.sizes:
             yield spec.values(size, trial.width, trial.knobs), trial.count(size)
+
+
+def unbound_options(spec: LayerSpec) -> Iterator[tuple[str, int]]:
+    """Yield other values of the whole-number options that no letter of the cost stands for."""
+    for option, default in spec.knobs.items():
+        if isinstance(default, int) and not isinstance(default, bool) and option not in spec.symbols.values():
+            others = (1, 2 * default) if option == spec.heads else (default + 1, default + 2, 2 * default)
+            yield from ((option, other) for other in others)
 
 
 def values_of(spec: LayerSpec, option: str) -> list[int]:
@@ -647,7 +693,7 @@ def projection(output: Any) -> Tensor:
 def same(a: Any, b: Any) -> bool:
     """Tell whether two leaves are equal, bit for bit; not-a-number equals itself."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return a.shape == b.shape and bool(torch.equal(a.nan_to_num(), b.nan_to_num()))
+        return a.shape == b.shape and a.dtype == b.dtype and bool(((a == b) | ((a != a) & (b != b))).all())
     return bool(a == b)
 
 
@@ -657,25 +703,38 @@ def all_equal(a: Any, b: Any) -> bool:
     return len(left) == len(right) and all(map(same, left, right))
 
 
+def batched_leaves(output: Any, batch: int) -> list[Tensor]:
+    """Return the tensors of an output that have a sample in each row."""
+    found = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+    return [leaf for leaf in found if leaf.ndim and len(leaf) == batch]
+
+
 def relative_difference(a: Tensor, b: Tensor) -> float:
-    """Return the largest difference, relative to the largest value; infinite where shapes differ."""
+    """Return the largest difference, each relative to its own value and the median one: huge ones hide no small ones.
+
+    Infinite where shapes differ, or one is not a number and the other is.
+    """
     if a.shape != b.shape:
         return math.inf
+    a, b = a.double().flatten(), b.double().flatten()
+    if not torch.equal(a.isfinite(), b.isfinite()):
+        return math.inf
+    a, b = a[a.isfinite()], b[b.isfinite()]
     if not a.numel():
         return 0.0
-    scale = max(float(b.abs().max()), 1e-12)
-    return float((a - b).abs().max()) / scale
+    scale = b.abs() + b.abs().median() + 1e-12
+    return float(((a - b).abs() / scale).max())
 
 
 def sample_of(made: Any, i: int) -> Any:
-    """Return inputs with only the sample ``i``: of a batched tensor, or of a list with one tensor a sample."""
+    """Return inputs of BATCH samples with only the sample ``i``: of tensors with a row a sample, or of lists."""
     if isinstance(made, list):
-        return made[i : i + 1]
+        return made[i : i + 1] if len(made) == BATCH else made
     if isinstance(made, tuple):
         return tuple(sample_of(part, i) for part in made)
     if isinstance(made, dict):
         return {key: sample_of(part, i) for key, part in made.items()}
-    return made[i : i + 1] if isinstance(made, Tensor) else made
+    return made[i : i + 1] if isinstance(made, Tensor) and made.ndim and len(made) == BATCH else made
 
 
 def repeat_of(leaf: Any, times: int) -> Any:
@@ -684,15 +743,19 @@ def repeat_of(leaf: Any, times: int) -> Any:
 
 
 @contextmanager
-def kept_buffers(module: nn.Module) -> Iterator[None]:
-    """Put buffers back as they were: running statistics move in training mode."""
+def training(module: nn.Module) -> Iterator[None]:
+    """Put a module in training mode, and back as it was: mode, gradients, and buffers, for statistics move."""
     before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    module.train()
     try:
         yield
     finally:
+        module.eval()
+        module.zero_grad(set_to_none=True)
         with torch.no_grad():
             for name, buffer in module.named_buffers():
-                buffer.copy_(before[name])
+                if name in before:
+                    buffer.copy_(before[name])
 
 
 def describe(output: Any) -> str:

@@ -27,7 +27,21 @@ FORMATS = {
 }
 # Under these keys training scripts keep the parameters, beside an optimiser and arguments that are of no use here.
 CONTAINERS = ("model", "state_dict", "model_state_dict")
+MOST_CONTAINERS = 3
+# An npz that would grow more than this when it is read is no checkpoint: weights hardly compress.
+MOST_INFLATION = 50
 SHOWN = 6
+UNREADABLE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    KeyError,
+    MemoryError,
+    zipfile.BadZipFile,
+)
 
 
 def load_weights(model: nn.Module, file: str | Path, layouts: Iterable[WeightSpec] = ()) -> WeightSpec | None:
@@ -75,15 +89,31 @@ def check_fit(model: nn.Module, tensors: Mapping[str, Tensor], told: str, layout
         for name, tensor in wanted.items()
         if name in tensors and tensors[name].shape != tensor.shape
     ]
+    kinds = [
+        f"{name} is {str(tensors[name].dtype).removeprefix('torch.')}"
+        for name, tensor in wanted.items()
+        if name in tensors and not is_like(tensors[name], tensor)
+    ]
     faults = [
         f"{len(found)} {what}: {', '.join(found[:SHOWN])}{', ...' if len(found) > SHOWN else ''}"
-        for what, found in (("missing", missing), ("not known", extra), ("of another shape", shapes))
+        for what, found in (
+            ("missing", missing),
+            ("not known", extra),
+            ("of another shape", shapes),
+            ("of another kind", kinds),
+        )
         if found
     ]
     if faults:
         known = ", ".join(layout.id for layout in layouts)
         expected = f"; layouts that this model reads: {known}" if known and len(missing) == len(wanted) else ""
         raise BadWeights(f"{told} does not fit the model: {'; '.join(faults)}{expected}")
+
+
+def is_like(found: Tensor, wanted: Tensor) -> bool:
+    """Tell whether a tensor holds values, of the kind that the model has: floating point or not."""
+    plain = found.layout == torch.strided and (wanted.is_meta or not found.is_meta) and not found.is_complex()
+    return plain and found.is_floating_point() == wanted.is_floating_point()
 
 
 def shape_of(tensor: Tensor) -> str:
@@ -110,7 +140,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise BadWeights(
             f"{path}: it holds more than tensors and plain data, and is not loaded, as it could run code"
         ) from None
-    except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, KeyError) as error:
+    except UNREADABLE as error:
         raise BadWeights(f"{path}: it cannot be read as {kind}: {' '.join(str(error).split())[:200]}") from None
     if not found:
         raise BadWeights(f"{path}: it holds no tensors")
@@ -119,6 +149,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def read_torch(path: Path) -> Any:
     """Read a file of ``torch.save``: tensors and plain data, and the arguments that DETR's files hold beside them."""
+    with path.open("rb") as file:
+        if file.read(2)[:1] not in (b"P", b"\x80"):  # a zip archive, or a pickle
+            raise ValueError("it is no file of torch.save; a download that failed?")
     with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on pickle protocols that torch itself would not have written
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -139,6 +172,9 @@ def read_npz(path: Path) -> Any:
     """Read the arrays of an npz file; pickled ones are refused."""
     import numpy as np
 
+    with zipfile.ZipFile(path) as archive:
+        if sum(member.file_size for member in archive.infolist()) > MOST_INFLATION * path.stat().st_size:
+            raise ValueError(f"it would grow more than {MOST_INFLATION} times when it is read")
     with np.load(path, allow_pickle=False) as arrays:
         return {name: torch.from_numpy(array_of(arrays[name])) for name in arrays.files}
 
@@ -154,7 +190,9 @@ def array_of(array: Any) -> Any:
 
 def unwrap(found: Any) -> dict[str, Tensor]:
     """Return the mapping of names to tensors inside the containers that training scripts use."""
-    while isinstance(found, Mapping):
+    for _ in range(MOST_CONTAINERS):
+        if not isinstance(found, Mapping):
+            break
         inner = next((found[key] for key in CONTAINERS if isinstance(found.get(key), Mapping)), None)
         if inner is None:
             break

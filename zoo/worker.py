@@ -182,6 +182,10 @@ class Job:
             self.counted = macs.count(self.on_meta(), *inputs, self.custom)
         return self.counted
 
+    def said_of_the_size(self, what: str) -> dict[str, str]:
+        """Return what a size other than the default changes in the model, for a footnote."""
+        return {"size": what} if what and self.size != self.spec.size() else {}
+
     def measure(self, metric: str) -> dict[str, Value]:
         """Return a metric that is had in one go; a task yields all of its own."""
         if self.task and metric in {m.name for m in self.task.metrics}:
@@ -193,6 +197,7 @@ class Job:
         """Parameters, shared ones once."""
         found = params.count(self.on_meta())
         detail = {"by_dtype": found.by_dtype, "buffers": found.buffers, "bytes": found.bytes}
+        detail |= self.said_of_the_size(self.spec.sizes.rebuilds)
         return Value(value=found.total, convention="shared once", detail=detail)
 
     def measure_params_trainable(self) -> Value:
@@ -207,6 +212,7 @@ class Job:
             "uncounted": [vars(op) for op in count.uncounted],
             "flops_fft": count.flops_fft / self.case.batch_size,
             "counter": f"torch {torch.__version__} meta",
+            **self.said_of_the_size(self.spec.sizes.pads),
         }
         return Value(value=self.per_sample(count.macs), convention="mac", detail=detail)
 

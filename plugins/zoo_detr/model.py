@@ -391,7 +391,7 @@ def build_trunk(block: str, stages: str, width: int, dilation: bool, frozen: int
 
 def check(width: int, heads: int, decoder_layers: int) -> None:
     """Raise ZooError when encoder and decoder cannot be built."""
-    if width % heads or width % 4:
+    if heads < 1 or width % heads or width % 4:
         raise ZooError(f"a DETR of width {width} cannot have {heads} heads: expected a multiple of them and of 4")
     if decoder_layers < 1:
         raise ZooError(f"a DETR cannot have {decoder_layers} decoder layers: expected at least 1")

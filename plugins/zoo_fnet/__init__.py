@@ -103,6 +103,7 @@ def zoo_models() -> Iterator[ModelSpec]:
     yield text("fnet_large", 1024, 24, 512, 512, published=("Large*",))
     hybrid = "self-attention in place of the Fourier transform in the last two layers"
     yield text("fnet_hybrid_base", 768, 12, 512, 512, attention_layers=2, notes=hybrid)
+    yield text("fnet_hybrid_large", 1024, 24, 512, 512, attention_layers=2, notes=hybrid)
     small = "not a variant of the paper: small enough for two cores"
     yield text("fnet_nano", 64, 4, 128, 4096, notes=small)
     yield vision("fnet_vision_b16", 16, 768, 12, 224, 1000)

@@ -10,9 +10,11 @@ Written from the paper, structured as the JAX original (google-research/f_net) a
 
 What is different:
 
-1. No padding mask: the Fourier transform cannot leave padding out. The heads of pre-training are an option.
+1. No padding mask: the Fourier transform cannot leave padding out, and the original has one for the attention of the
+   hybrid only. The heads of pre-training are an option.
 2. The transform is always the FFT, never a product with DFT matrices.
-3. Biases start at zero (the JAX original draws those of the expanding layer and of attention from N(0, 0.02) too).
+3. Biases start at zero (the JAX original draws those of the expanding layer and of attention from N(0, 0.02) too), and
+   the projection of the embeddings from N(0, 0.02) like all other weights (there from LeCun's).
 4. Attention has heads of 64 channels, as many as BERT of that width: the original has 12, for its width of 768.
 
 :class:`FNetVision` is not the paper's: see there.

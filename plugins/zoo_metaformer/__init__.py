@@ -42,7 +42,8 @@ def metaformer(
         layer_options=("mixer",),
         paper="https://arxiv.org/abs/2111.11418",
         licence="Apache-2.0",
-        notes=f"not a variant of the paper: {notes}; mixer is any layer, as 'sasa' or 'sasa:kernel_size=5+heads=4'",
+        notes=f"not a variant of the paper: {notes}; mixer is any layer, as 'sasa:kernel_size=5+heads=4'; "
+        "a Fourier transform should keep the norm, 'fourier:norm=ortho', as there is none behind it",
         **image_classifier(
             default, multiple_of="patch_size", tokens=patches, rebuilds="position embeddings are built for the size"
         ),

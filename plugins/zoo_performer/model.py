@@ -203,7 +203,7 @@ def attentions(
     chunk: int = CHUNK,
 ) -> list[FavorAttention]:
     """Return ``depth`` attention layers; their features are drawn one after the other from ``feature_seed``."""
-    if width % heads:
+    if heads < 1 or width % heads:
         message = f"a Performer of width {width} cannot have {heads} heads"
         raise ZooError(f"{message}: the width must be a multiple of the heads")
     generator = torch.Generator("cpu").manual_seed(feature_seed)

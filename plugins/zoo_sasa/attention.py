@@ -32,10 +32,7 @@ class LocalAttention(nn.Module):
     ) -> None:
         super().__init__()
         check_heads(width, heads)
-        if kernel_size not in KERNELS:
-            raise ZooError(f"kernel_size is {kernel_size!r}; expected one of {', '.join(map(str, KERNELS))}")
-        if borders not in ("zero", "masked"):
-            raise ZooError(f"borders is {borders!r}; expected zero or masked")
+        check_neighbourhood(kernel_size, borders)
         self.masked = borders == "masked"
         self.q = nn.Conv2d(width, width, 1, bias=False)
         self.k = nn.Conv2d(width, width, 1, bias=False) if content else None
@@ -53,10 +50,24 @@ class LocalAttention(nn.Module):
         return mixed
 
 
+def check_neighbourhood(kernel_size: int, borders: str) -> None:
+    """Raise ZooError unless the neighbourhood has a size and borders that there are."""
+    if kernel_size not in KERNELS:
+        raise ZooError(f"kernel_size is {kernel_size!r}; expected one of {', '.join(map(str, KERNELS))}")
+    if borders not in ("zero", "masked"):
+        raise ZooError(f"borders is {borders!r}; expected zero or masked")
+
+
 def check_heads(width: int, heads: int) -> None:
     """Raise ZooError unless every head gets an even number of channels, half for rows and half for columns."""
     if heads < 1 or width % (2 * heads):
         raise ZooError(f"a width of {width} cannot be split into {heads} heads of an even number of channels")
+
+
+def check_mixtures(mixtures: int) -> None:
+    """Raise ZooError unless the stem has a mixture."""
+    if mixtures < 1:
+        raise ZooError(f"mixtures is {mixtures}; expected at least 1")
 
 
 def init_projections(q: nn.Conv2d, *others: nn.Conv2d | None, heads: int) -> None:
@@ -90,8 +101,7 @@ class BlockAttention(nn.Module):
     def __init__(self, width: int, mixtures: int) -> None:
         super().__init__()
         check_heads(width, STEM_HEADS)
-        if mixtures < 1:
-            raise ZooError(f"mixtures is {mixtures}; expected at least 1")
+        check_mixtures(mixtures)
         self.q = nn.Conv2d(3, width, 1, bias=False)
         self.k = nn.Conv2d(3, width, 1, bias=False)
         self.v = nn.Conv2d(3, mixtures * width, 1, bias=False)

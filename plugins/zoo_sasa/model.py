@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from zoo_sasa.attention import BlockAttention, LocalAttention
+from zoo_sasa.attention import BlockAttention, LocalAttention, check_mixtures, check_neighbourhood
 from zoo_sasa.macs import EXPANSION, read_groups, read_stem, walk
 
 
@@ -109,8 +109,10 @@ def build(
     """Return a SASA ResNet; ``size`` changes nothing in it. ZooError for an option that it cannot have.
 
     ``groups`` says which have attention and which 3x3 convolutions: ``"cccc"``, with the convolutional stem, is the
-    ResNet of the paper's baselines.
+    ResNet of the paper's baselines. Options of attention and of its stem mean nothing where there are none.
     """
+    check_neighbourhood(kernel_size, borders)
+    check_mixtures(mixtures)
 
     def spatial(kind: str, planes: int, stride: int) -> nn.Module:
         if kind == "c":

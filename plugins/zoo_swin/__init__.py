@@ -61,7 +61,7 @@ WEIGHTS = (
 )
 
 
-def sizes(default: int, patch_size: int, stages: int, window: int) -> SizeRule:
+def sizes(default: int, patch_size: int, stages: int) -> SizeRule:
     """Return the legal sizes: maps of even sides to merge, and at least two by two tokens in the last stage."""
     step = patch_size * 2 ** (stages - 1)  # pixels of a token of the last stage
     return SizeRule(
@@ -69,7 +69,7 @@ def sizes(default: int, patch_size: int, stages: int, window: int) -> SizeRule:
         multiple_of=step,
         min=2 * step,
         rebuilds="a window, and its table of relative positions, shrinks to a feature map that is smaller",
-        pads=f"feature maps are padded to multiples of the window; multiples of {step * window}px need none",
+        pads=f"feature maps are padded to multiples of the window; multiples of {step} x window pixels need none",
     )
 
 
@@ -97,7 +97,7 @@ def swin(
         "drop_path": 0.0,
     }
     image = image_classifier(default, tokens=tokens)
-    image["sizes"] = sizes(default, patch_size, len(per_stage(depths, "depths")), window)
+    image["sizes"] = sizes(default, patch_size, len(per_stage(depths, "depths")))
     return ModelSpec(
         name,
         options=options,
@@ -107,6 +107,14 @@ def swin(
         **COMMON,
         **image,
     )
+
+
+def other_window(letter: str, window: int) -> list[str]:
+    """Say which published rows are of the sibling with the other window, where one name stands for both."""
+    if letter not in "BL":
+        return []
+    size, other = (384, 12) if window == 7 else (224, 7)
+    return [f"published rows at {size}x{size} are of the variant with windows of {other}"]
 
 
 def of_paper(
@@ -125,7 +133,7 @@ def of_paper(
         *([f"torchvision swin_{letter.lower()}.*"] if window == 7 else []),
         window=window,
         default=default,
-        notes=f"its authors train it with drop_path={drop_path}",
+        notes="; ".join([f"its authors train it with drop_path={drop_path}", *other_window(letter, window)]),
     )
 
 

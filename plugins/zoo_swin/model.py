@@ -94,4 +94,7 @@ def check_size(size: int | tuple[int, int], patch_size: int, stages: int) -> Non
     for side in (size,) if isinstance(size, int) else size:
         if side % step:
             told = f"patches of {patch_size}px merged {stages - 1} times"
-            raise BadSize(f"{side}px is not legal for {told}: expected a multiple of {step}")
+            near = f"{max(step, side // step * step)}px or {-(-side // step) * step}px"
+            raise BadSize(
+                f"{side}px is not legal for {told}: expected a multiple of {step}; nearest legal size: {near}"
+            )

@@ -300,7 +300,7 @@ def build(
     final_norm: bool,
 ) -> nn.Module:
     """Return a Transformer, the same for every size. ZooError when the heads do not divide the width."""
-    if width % 2 or width % heads:
+    if heads < 1 or width % 2 or width % heads:
         raise ZooError(f"a Transformer of width {width} cannot have {heads} heads: expected an even multiple of them")
     shape = (width, heads, ff_width, attention_bias, dropout, inner_dropout)
     encoder = [EncoderLayer(*shape) for _ in range(encoder_depth)]

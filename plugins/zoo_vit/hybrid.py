@@ -49,7 +49,7 @@ def build(
     ``trunk_width`` is the number of channels after the first stage. ZooError when it does not divide into the groups of
     the norms, or the width into the heads.
     """
-    if width % heads:
+    if heads < 1 or width % heads:
         raise ZooError(f"a ViT of width {width} cannot have {heads} heads: the width must be a multiple of the heads")
     model: nn.Module = VisionTransformer(
         img_size=size,

@@ -31,7 +31,7 @@ def build(
     mlp_ratio: float,
 ) -> nn.Module:
     """Return a ViT for images of ``size``; ZooError when the width does not divide into the heads."""
-    if width % heads:
+    if heads < 1 or width % heads:
         raise ZooError(f"a ViT of width {width} cannot have {heads} heads: the width must be a multiple of the heads")
     model: nn.Module = VisionTransformer(
         img_size=size,
