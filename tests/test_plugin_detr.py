@@ -17,7 +17,7 @@ from torchvision.ops import FrozenBatchNorm2d, generalized_box_iou
 from zoo_detr import matching
 from zoo_detr.boxes import generalised_iou, to_corners
 from zoo_detr.matching import DetrLoss, HungarianMatcher
-from zoo_detr.model import Attention, Memory, Trunk, positions, shrink
+from zoo_detr.model import Attention, FrozenNorm, Memory, Trunk, positions, shrink
 from zoo_detr.panoptic import AttentionMap
 from zoo_detr.postprocess import BoxDetections, InstanceMasks, PanopticMap
 from zoo_detr.weights import from_facebookresearch, from_transformers
@@ -133,6 +133,7 @@ def test_macs_by_hand_are_those_counted(name, size):
 def test_macs_by_hand_hold_for_every_option_and_odd_sizes(name, size):
     size = size.replace("31px", "35px")
     options = {**TINY, "dropout": 0.0, "block": "bottleneck", "dilation": False, "frozen": 5, "aux": True}
+    options["blank_padding"] = True
     assert set(options) == set(SPECS[name].knobs)
     assert counted(name, size, **options).macs == closed_form(name, size, **options)
     options["dilation"] = True
@@ -252,11 +253,13 @@ def test_a_mask_is_shrunk_to_the_nearest_pixels():
 class Patches(nn.Module):
     """A trunk in which no pixel reaches another cell, so that padding stays where it is."""
 
+    blank_padding = False
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.convs = nn.ModuleList(nn.Conv2d(3, channels // 2 ** (3 - i), 4 * 2**i, 4 * 2**i) for i in range(4))
 
-    def forward(self, images: Tensor) -> list[Tensor]:
+    def forward(self, images: Tensor, mask: Tensor | None) -> list[Tensor]:
         return [conv(images) for conv in self.convs]
 
 
@@ -281,6 +284,25 @@ def test_padded_batch_equals_single_images():
             alone = model(single[None])
             for key in ("logits", "boxes"):
                 torch.testing.assert_close(together[key][i], alone[key][0], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{}, {"dilation": True, "block": "bottleneck"}], ids=["plain", "DC5"])
+@pytest.mark.parametrize("sides", [((96, 64), (64, 160), (32, 32)), ((90, 61), (64, 133), (33, 40))])
+def test_with_the_padding_blanked_a_batch_equals_single_images_through_the_whole_model(options, sides):
+    model = build("detr_nano", blank_padding=True, **options).double()
+    for norm in (m for m in model.modules() if isinstance(m, FrozenNorm)):  # what padding is not zero behind
+        norm.bias.normal_()
+    singles = [images(3, h, w, dtype=torch.float64) for h, w in sides]
+    with torch.no_grad():
+        together = model(*padded(*singles))
+        plain = build("detr_nano", **options).double()
+        plain.load_state_dict(model.state_dict())
+        assert not torch.allclose(plain(*padded(*singles))["logits"], together["logits"])
+        for i, single in enumerate(singles):
+            alone = model(single[None])
+            for key in ("logits", "boxes"):
+                torch.testing.assert_close(together[key][i], alone[key][0], rtol=1e-10, atol=1e-12)
+    assert not any(module._forward_pre_hooks for module in model.modules())
 
 
 @pytest.mark.parametrize("name", ["detr_r50", "detr_r50_panoptic"])
@@ -444,7 +466,7 @@ def test_every_option_changes_the_model():
         "stages": "1-1-2-1",
         "trunk_width": 8,
     }
-    unseen = {"queries", "heads", "dilation", "frozen", "aux"}  # no module shows these
+    unseen = {"queries", "heads", "dilation", "frozen", "aux", "blank_padding"}  # no module shows these
     assert set(others) | unseen == set(SPECS["detr_nano"].knobs)
     for option, value in others.items():
         assert str(on_meta("detr_nano", **{option: value})) != usual
@@ -452,6 +474,7 @@ def test_every_option_changes_the_model():
     assert on_meta("detr_nano", heads=2).encoder[0].attention.heads == 2
     assert on_meta("detr_dc5_r50").trunk.layer4[1].conv2.dilation == (2, 2)
     assert on_meta("detr_nano", aux=True).aux
+    assert on_meta("detr_nano", blank_padding=True).trunk.blank_padding
 
 
 @pytest.mark.parametrize(

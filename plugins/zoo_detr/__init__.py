@@ -68,6 +68,7 @@ PUBLISHED_SHAPE: dict[str, Any] = {
     "dilation": False,
     "frozen": 2,
     "aux": False,
+    "blank_padding": False,
 }
 R101 = "3-4-23-3"
 NANO: dict[str, Any] = {

@@ -22,16 +22,19 @@ load and its counts are met. What is different:
 5. Without a checkpoint the last norm of each of n residual blocks starts at 1/sqrt(n), not at 1: activations of random
    weights would grow past float16.
 6. The trunk can be narrower (``trunk_width``), shallower (``stages``), and less of it frozen (``frozen``).
+7. With ``blank_padding`` an image in a padded batch is exactly what it is alone.
 
 As in the original, and no accident: the heads read every layer of the decoder in inference too (0.08 of the 81.25
-GMACs of DETR-R50), and the trunk does not know of padding. Its convolutions see the zeros beside an image, and the
-last cells may lie half outside, so an image in a padded batch is near what it is alone, not equal to it.
+GMACs of DETR-R50), and the trunk does not know of padding unless it is told. What convolutions make of the zeros beside
+an image leaks back into it, and the last cells may lie half outside, so an image in a padded batch is near what it is
+alone, not equal to it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -75,9 +78,9 @@ class FrozenNorm(nn.Module):
 class Trunk(nn.Module):
     """A ResNet without its classifier, of torchvision's blocks and with torchvision's names."""
 
-    def __init__(self, block: str, stages: str, width: int, dilation: bool) -> None:
+    def __init__(self, block: str, stages: str, width: int, dilation: bool, blank_padding: bool = False) -> None:
         super().__init__()
-        self.block, self.channels = block, width
+        self.block, self.channels, self.blank_padding = block, width, blank_padding
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = FrozenNorm(width)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
@@ -115,8 +118,30 @@ class Trunk(nn.Module):
         for part in (self.conv1, self.layer1, self.layer2, self.layer3, self.layer4)[:parts]:
             part.requires_grad_(False)
 
-    def forward(self, images: Tensor) -> list[Tensor]:
+    def forward(self, images: Tensor, mask: Tensor | None = None) -> list[Tensor]:
         """Return the feature maps of the four stages, (B, c, h, w) each, at strides 4, 8, 16 and 32 (DC5: 16)."""
+        with self.blanked(mask) if mask is not None and self.blank_padding else nullcontext():
+            return self.look(images)
+
+    @contextmanager
+    def blanked(self, mask: Tensor) -> Iterator[None]:
+        """Let what looks beyond its own pixel see zeros where ``mask`` (B, H, W) says padding, as beside an image."""
+
+        def blank(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+            return (args[0].masked_fill(covered(mask, *args[0].shape[-2:])[:, None], 0),)
+
+        wide = [
+            m for m in self.modules() if isinstance(m, nn.Conv2d | nn.MaxPool2d) and m.kernel_size not in (1, (1, 1))
+        ]
+        handles = [module.register_forward_pre_hook(blank) for module in wide]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def look(self, images: Tensor) -> list[Tensor]:
+        """Run stem and stages."""
         if images.device.type == "cpu":
             images = images.contiguous(memory_format=torch.channels_last)  # what oneDNN's convolutions are faster in
         x = self.maxpool(F.relu(self.bn1(self.conv1(images)), inplace=True))
@@ -152,6 +177,20 @@ def sinusoids(at: Tensor, channels: int) -> Tensor:
     powers = torch.arange(0, channels, 2, dtype=at.dtype, device=at.device) / channels
     angles = at[..., None] / MAX_PERIOD**powers
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)
+
+
+def covered(mask: Tensor, height: int, width: int) -> Tensor:
+    """Return a mask (B, H, W) at the size of a feature map: padding is what an image alone would have no cell for.
+
+    An image of n pixels has n / 2 cells, rounded up, after each layer of stride 2.
+    """
+    sides = (~mask).any(2).sum(1), (~mask).any(1).sum(1)  # (B,) both
+    inside = []
+    for side, whole, cells in zip(sides, mask.shape[1:], (height, width), strict=True):
+        while whole > cells:
+            side, whole = (side + 1) // 2, (whole + 1) // 2
+        inside.append(torch.arange(cells, device=mask.device) < side[:, None])
+    return ~(inside[0][:, :, None] & inside[1][:, None])
 
 
 def shrink(mask: Tensor, height: int, width: int) -> Tensor:
@@ -323,10 +362,11 @@ class Detr(nn.Module):
 
     def look(self, images: Tensor, mask: Tensor | None) -> Seen:
         """Run trunk, encoder and decoder."""
-        maps = self.trunk(images)
+        maps = self.trunk(images, mask)
         projected = self.project(maps[-1])
         height, width = projected.shape[-2:]
-        padding = None if mask is None else shrink(mask, height, width)
+        resized = covered if self.trunk.blank_padding else shrink
+        padding = None if mask is None else resized(mask, height, width)
         seen = None if padding is None else ~padding.flatten(1)[:, None, None]  # (B, 1, 1, N)
         x = projected.flatten(2).transpose(1, 2)  # (B, N, d)
         pos = positions(height, width, x.shape[-1], padding, like=x)
@@ -371,20 +411,21 @@ def build(
     dilation: bool,
     frozen: int,
     aux: bool,
+    blank_padding: bool,
 ) -> nn.Module:
     """Return a detector, the same for every size. ZooError when its options do not fit together."""
     check(width, heads, decoder_layers)
-    trunk = build_trunk(block, stages, trunk_width, dilation, frozen)
+    trunk = build_trunk(block, stages, trunk_width, dilation, frozen, blank_padding)
     return Detr(trunk, num_classes, queries, width, heads, encoder_layers, decoder_layers, ff_width, dropout, aux)
 
 
-def build_trunk(block: str, stages: str, width: int, dilation: bool, frozen: int) -> Trunk:
+def build_trunk(block: str, stages: str, width: int, dilation: bool, frozen: int, blank_padding: bool) -> Trunk:
     """Return a trunk with its first ``frozen`` parts not trained. ZooError when its options do not fit together."""
     if dilation and read_block(block) == "basic":
         raise ZooError("torchvision's basic blocks cannot dilate: expected dilation=False, or bottleneck blocks")
     if not 0 <= frozen <= len(PARTS):
         raise ZooError(f"frozen={frozen} is not a number of parts of the trunk: expected 0 to {len(PARTS)}")
-    trunk = Trunk(read_block(block), stages, width, dilation)
+    trunk = Trunk(read_block(block), stages, width, dilation, blank_padding)
     trunk.freeze(frozen)
     return trunk
 

@@ -128,6 +128,7 @@ def build(
     dilation: bool,
     frozen: int,
     aux: bool,
+    blank_padding: bool,
 ) -> nn.Module:
     """Return a panoptic model, the same for every size. ZooError when its options do not fit together."""
     check(width, heads, decoder_layers)
@@ -136,7 +137,7 @@ def build(
             f"a mask head cannot have width {width} and {heads} heads: expected 16, 32, 64 or a multiple of 128, "
             f"and a sum of both that is a multiple of {GROUPS}"
         )
-    trunk = build_trunk(block, stages, trunk_width, dilation, frozen)
+    trunk = build_trunk(block, stages, trunk_width, dilation, frozen, blank_padding)
     return PanopticDetr(
         trunk, num_classes, queries, width, heads, encoder_layers, decoder_layers, ff_width, dropout, aux
     )
