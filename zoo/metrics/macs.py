@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -154,7 +155,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     # Without this torch refuses to run flex_attention and its like under a mode.
     supports_higher_order_operators = True
 
-    def __init__(self, custom: Mapping[str, str]) -> None:
+    def __init__(self, custom: Mapping[str, str] = MappingProxyType({})) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.sums = _Sums()
         self.macs_of = formulas.table() | _resolved(custom)
