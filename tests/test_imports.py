@@ -140,3 +140,15 @@ def test_light_modules_and_their_hooks_load_no_heavy_library(module):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(json.loads(done.stdout))
     assert not loaded & {"torch", "torchvision", "timm", "pandas", "numpy", "sklearn", "scipy"}
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_no_name_in_a_plugin_is_also_one_of_its_modules(name):
+    """Importing ``zoo_x.y`` puts a module where a function ``y`` of the package was."""
+    folder = ROOT / "plugins" / name
+    tree = ast.parse((folder / "__init__.py").read_text())
+    defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    defined |= {
+        t.id for node in tree.body if isinstance(node, ast.Assign) for t in node.targets if isinstance(t, ast.Name)
+    }
+    assert not defined & {path.stem for path in folder.glob("*.py")}

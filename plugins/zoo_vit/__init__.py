@@ -102,7 +102,7 @@ def vit(
     )
 
 
-def hybrid(
+def hybrid_vit(
     name: str,
     stages: str,
     width: int,
@@ -150,7 +150,7 @@ def zoo_models() -> Iterator[ModelSpec]:
     yield vit("vit_h14", 14, 1280, 32, 16, "*H/14*", "timm vit_huge_patch14_*", "torchvision vit_h_14.*")
     notes = "not a variant of the paper: small enough for two cores"
     yield vit("vit_nano", 4, 64, 4, 4, default=32, num_classes=10, notes=notes)
-    yield hybrid("hybrid_vit_b16", "3-4-9", 768, 12, 12, "R50*+ViT-B?16*", "timm vit_base_r50_s16_*")
-    yield hybrid("hybrid_vit_l32", "3-4-6-3", 1024, 24, 16, "R50*+ViT-L/32*", "timm vit_large_r50_s32_*")
+    yield hybrid_vit("hybrid_vit_b16", "3-4-9", 768, 12, 12, "R50*+ViT-B?16*", "timm vit_base_r50_s16_*")
+    yield hybrid_vit("hybrid_vit_l32", "3-4-6-3", 1024, 24, 16, "R50*+ViT-L/32*", "timm vit_large_r50_s32_*")
     small: dict[str, Any] = {"trunk_width": 128, "default": 32, "num_classes": 10, "notes": notes}
-    yield hybrid("hybrid_vit_nano", "1-1", 64, 4, 4, **small)
+    yield hybrid_vit("hybrid_vit_nano", "1-1", 64, 4, 4, **small)
