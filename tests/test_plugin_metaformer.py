@@ -16,7 +16,6 @@ from zoo import ModelSpec, ZooError
 from zoo.metrics.macs import count
 from zoo.registry import installed
 from zoo.spec import resolve
-from zoo.testing import custom_formulas
 
 SPECS: dict[str, ModelSpec] = {spec.name: spec for spec in zoo_metaformer.zoo_models()}
 LAYERS = zoo.list_layers()
@@ -26,7 +25,7 @@ PATCH, WIDTH, DEPTH = 4, 64, 4  # of metaformer_nano
 def size_for(mixer: str) -> int:
     """Return the smallest size from 32 px that a layer can mix in patches of 4 px."""
     spec = installed().layer(mixer)
-    step = spec.knobs[spec.multiple_of] if isinstance(spec.multiple_of, str) else spec.multiple_of
+    step = spec.step(spec.knobs)
     side = 8
     while (side if spec.grid else side**2) % int(step):
         side += 1
@@ -69,7 +68,7 @@ def test_classifies_images_and_trains_with_every_layer(mixer):
 def test_macs_by_hand_are_those_counted_with_every_layer(mixer):
     size = size_for(mixer)
     images = torch.empty(1, 3, size, size, device="meta")
-    found = count(on_meta("metaformer_nano", size, mixer=mixer), (images,), custom=custom_formulas())
+    found = count(on_meta("metaformer_nano", size, mixer=mixer), (images,), custom=installed().custom)
     assert found.macs == closed_form("metaformer_nano", size, mixer=mixer)
     assert [op for op in found.uncounted if op.material] == []
 

@@ -24,8 +24,9 @@ from zoo_sasa.macs import local_attention as formula
 import zoo
 from zoo import ModelSpec, ZooError, published
 from zoo.metrics import macs, memory
+from zoo.registry import installed
 from zoo.spec import resolve
-from zoo.testing import assert_conforms, custom_formulas
+from zoo.testing import assert_conforms
 
 SPECS: dict[str, ModelSpec] = {spec.name: spec for spec in zoo_sasa.zoo_models()}
 (LAYER,) = zoo_sasa.zoo_layers()
@@ -86,7 +87,7 @@ def off(found: Tensor, expected: Tensor) -> float:
 
 def count(model: nn.Module, x: Tensor) -> macs.Count:
     """Count with the formulas of all plugins."""
-    return macs.count(model, (x,), custom=custom_formulas())
+    return macs.count(model, (x,), custom=installed().custom)
 
 
 def image(name: str, size: int | str | None = None, batch: int = 1) -> Tensor:

@@ -95,14 +95,10 @@ def list_(glob: str, kind: str | None, plugins: tuple[str, ...], as_json: bool) 
 
     registry = load_registry(plugins)
     found: list[dict[str, str]] = []
-    for spec in registry.models.values():
-        owner = registry.owners["model", spec.name].name
-        found.append({"name": spec.name, "kind": "model", "family": spec.family, "plugin": owner, "about": spec.notes})
-    for layer in registry.layers.values():
-        owner = registry.owners["layer", layer.name].name
-        found.append(
-            {"name": layer.name, "kind": "layer", "family": layer.family, "plugin": owner, "about": layer.notes}
-        )
+    for what, specs in (("model", registry.models), ("layer", registry.layers)):
+        for spec in specs.values():
+            owner = registry.owners[what, spec.name].name
+            found.append({"name": spec.name, "kind": what, "family": spec.family, "plugin": owner, "about": spec.notes})
     for task in registry.tasks.values():
         owner = registry.owners["task", task.name].name
         about = task.description

@@ -68,7 +68,7 @@ def static_values(work: Work, registry: Registry, pool: Pool) -> dict[str, Value
         return {}
     try:
         deadline = time.monotonic() + STATIC_SECONDS
-        worker.prepare("static", spec, task, case, 0, deadline, registry.for_workers())
+        worker.prepare("static", spec, task, case, 0, deadline, registry.for_workers)
         for metric in ("macs", PREDICTED):
             reply = worker.ask({"do": "measure", "metric": metric}, deadline)
             found[metric] = jsonio.from_json(Value, reply["values"][metric])

@@ -78,13 +78,16 @@ class Registry:
             raise UnknownName(kind, name, specs, map(str, self.failures))
         return specs[name]
 
+    @functools.cached_property
+    def custom(self) -> dict[str, str]:
+        """What counts the operators of all plugins: names to import strings."""
+        return {formula.op: str(formula.macs) for formula in self.flop_formulas}
+
+    @functools.cached_property
     def for_workers(self) -> dict[str, Any]:
-        """Return what a worker cannot look up by itself: formulas of custom operators, and layers of single files."""
+        """What a worker cannot look up by itself: formulas of custom operators, and layers of single files."""
         layers = [replace(plugin, records={"zoo_layers": plugin.layers}) for plugin in self.files if plugin.layers]
-        return {
-            "custom": {formula.op: str(formula.macs) for formula in self.flop_formulas},
-            "files": [jsonio.to_json(plugin) for plugin in layers],
-        }
+        return {"custom": self.custom, "files": [jsonio.to_json(plugin) for plugin in layers]}
 
     def match_models(self, pattern: str) -> list[str]:
         """Return the names that a glob matches, or the name itself. UnknownName when there is none."""
@@ -189,9 +192,7 @@ def layer_size(
         if math.isqrt(native) ** 2 != native:
             raise BadSize(f"{native} tokens are no square grid; the layer {spec.name} needs (H, W)")
         native = (math.isqrt(native),) * 2
-    step = knobs[spec.multiple_of] if isinstance(spec.multiple_of, str) else spec.multiple_of
-    if not isinstance(step, int) or step < 1:
-        raise BadSpec(f"the layer {spec.name} cannot have {spec.multiple_of}={step!r}; expected a whole number >= 1")
+    step = spec.step(knobs)
     for value in (native,) if isinstance(native, int) else native:
         if value < 1 or value % step:
             near = " or ".join(str(v) for v in sorted({max(step, value // step * step), -(-value // step) * step}))

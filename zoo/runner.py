@@ -133,7 +133,7 @@ class Session:
         case = work.planned.case
         task = self.registry.task(case.task) if case.task else None
         allowed = allowed_memory(work.planned.limits)
-        return Member(work, self.registry.model(case.model), task, allowed, self.registry.for_workers())
+        return Member(work, self.registry.model(case.model), task, allowed, self.registry.for_workers)
 
     def may_run(self, member: Member, phase: Phase) -> bool:
         """Tell whether a phase is wanted and possible; what is not possible is kept as a status."""

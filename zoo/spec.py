@@ -492,6 +492,15 @@ class LayerSpec:
         """Return all options, given ones over defaults. BadSpec for one that the layer does not have."""
         return merge_options(f"layer {self.name}", self.knobs, options)
 
+    def step(self, options: Mapping[str, Scalar]) -> int:
+        """Return the number that N, or the sides of a grid, are multiples of. BadSpec unless it is whole and >= 1."""
+        step = options[self.multiple_of] if isinstance(self.multiple_of, str) else self.multiple_of
+        if not isinstance(step, int) or step < 1:
+            raise BadSpec(
+                f"the layer {self.name} cannot have {self.multiple_of}={step!r}; expected a whole number >= 1"
+            )
+        return step
+
     def values(self, size: int | tuple[int, int], width: int, options: Mapping[str, Scalar]) -> dict[str, int]:
         """Return the values of the letters of the cost: n, d, and the options bound to a symbol."""
         bound = {letter: int(options[option] or 0) for letter, option in self.symbols.items()}

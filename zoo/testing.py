@@ -216,7 +216,7 @@ class ModelTrial(Trial):
         """Count a forward pass on the meta device."""
         if self.spec.data_dependent:
             raise Skipped(f"there is no one count: {self.spec.data_dependent}")
-        return macs.count(self.on_meta(size), *self.inputs(size, batch, "meta"), custom_formulas())
+        return macs.count(self.on_meta(size), *self.inputs(size, batch, "meta"), installed().custom)
 
 
 class LayerTrial(Trial):
@@ -232,8 +232,7 @@ class LayerTrial(Trial):
     @cached_property
     def sizes(self) -> list[Any]:  # type: ignore[override]
         """Three small sizes: numbers of tokens, or grids of unlike sides."""
-        step = self.knobs[self.spec.multiple_of] if isinstance(self.spec.multiple_of, str) else self.spec.multiple_of
-        assert isinstance(step, int)
+        step = self.spec.step(self.knobs)
         if not self.spec.grid:
             first = -(-12 // step) * step
             return [first, first + step, 2 * first + 3 * step]
@@ -257,12 +256,7 @@ class LayerTrial(Trial):
 
     def count(self, size: Any) -> macs.Count:
         """Count a forward pass on the meta device."""
-        return macs.count(self.on_meta(size), *self.inputs(size, 1, "meta"), custom_formulas())
-
-
-def custom_formulas() -> dict[str, str]:
-    """Return what counts the operators of all plugins."""
-    return {formula.op: str(formula.macs) for formula in installed().flop_formulas}
+        return macs.count(self.on_meta(size), *self.inputs(size, 1, "meta"), installed().custom)
 
 
 # -- rules of models and layers alike ------------------------------------------------------------------------

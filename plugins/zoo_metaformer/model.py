@@ -120,8 +120,8 @@ def build(
 def check_windows(mixer: str, options: Mapping[str, Any], size: int | tuple[int, int], patch_size: int) -> None:
     """Say in pixels which sizes a mixer takes whose windows must divide the grid; the host would say it in patches."""
     spec = layer_spec(mixer)
-    step = spec.with_options(options)[spec.multiple_of] if isinstance(spec.multiple_of, str) else spec.multiple_of
-    if not spec.grid or not isinstance(step, int):
+    step = spec.step(spec.with_options(options))
+    if not spec.grid:
         return
     rule = SizeRule(f"{patch_size}px", "step")
     try:
