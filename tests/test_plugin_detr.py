@@ -23,7 +23,8 @@ from zoo_detr.postprocess import BoxDetections, InstanceMasks, PanopticMap
 from zoo_detr.weights import from_facebookresearch, from_transformers
 
 from zoo import ModelSpec, ZooError, published
-from zoo.metrics.macs import Count, count
+from zoo.metrics.counts import Count
+from zoo.metrics.macs import count
 from zoo.spec import resolve
 
 SPECS: dict[str, ModelSpec] = {spec.name: spec for spec in zoo_detr.zoo_models()}

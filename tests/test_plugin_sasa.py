@@ -23,7 +23,8 @@ from zoo_sasa.macs import local_attention as formula
 
 import zoo
 from zoo import ModelSpec, ZooError, published
-from zoo.metrics import macs, memory
+from zoo.metrics import macs, memory, predicted_memory
+from zoo.metrics.counts import Count
 from zoo.registry import installed
 from zoo.spec import resolve
 from zoo.testing import assert_conforms
@@ -85,7 +86,7 @@ def off(found: Tensor, expected: Tensor) -> float:
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
-def count(model: nn.Module, x: Tensor) -> macs.Count:
+def count(model: nn.Module, x: Tensor) -> Count:
     """Count with the formulas of all plugins."""
     return macs.count(model, (x,), custom=installed().custom)
 
@@ -261,7 +262,7 @@ def peak(function: Callable[..., object], batch: int, side: int, width: int) -> 
         shapes = [(batch, width, side, side)] * 4 + [(8, 7, width // 16)] * 2
         return [torch.zeros(shape, device=device) for shape in shapes], {}
 
-    predicted = memory.predict_peak(lambda: Lambda(function), make)
+    predicted = predicted_memory.predict_peak(lambda: Lambda(function), make)
     return predicted.peak - predicted.inputs
 
 

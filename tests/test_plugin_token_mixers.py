@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from zoo_token_mixers.attention import RestrictedAttention, inside
 
 from zoo import LayerSpec, ZooError
-from zoo.metrics.macs import Count, count
+from zoo.metrics.counts import Count
+from zoo.metrics.macs import count
 from zoo.spec import resolve
 
 SPECS: dict[str, LayerSpec] = {spec.name: spec for spec in zoo_token_mixers.zoo_layers()}

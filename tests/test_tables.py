@@ -62,6 +62,31 @@ def only(*records: CaseRecord) -> Row:
 # -- rows ----------------------------------------------------------------------------------------------------
 
 
+def test_a_table_may_tell_macs_as_a_paper_counted_them():
+    kept = static("detr_r50", convention="mac", macs=86_200_000_000)
+    kept.metrics["macs"].detail["conventions"] = {"mac": 86_200_000_000, "detr2020": 87_500_000_000}
+    spec = TableSpec(title="T", columns=["model", "macs"], convention="detr2020")
+    text = render(make_table(spec, rows(results(kept))))
+    assert "FLOPs, detr2020 (G)" in text
+    assert "87.5" in text
+    assert "as DETR's authors counted" in text
+
+
+def test_a_convention_that_was_not_kept_is_refused():
+    spec = TableSpec(title="T", columns=["model", "macs"], convention="fvcore")
+    with pytest.raises(BadRecords, match="without the convention fvcore"):
+        make_table(spec, rows(results(static("vit_s16", convention="mac"))))
+
+
+@pytest.mark.parametrize(("at_most", "marked"), [(0.002, False), (0.02, True), (None, True)])
+def test_a_number_is_marked_whose_uncounted_part_may_be_more_than_a_hundredth(at_most, marked):
+    kept = static("odd", convention="mac")
+    op = {"name": "aten.sort", "calls": 1, "elements": 10, "material": True}
+    kept.metrics["macs"].detail.update(uncounted=[op], uncounted_at_most=at_most)
+    made = make_table(TableSpec(title="T", columns=["model", "macs"]), rows(results(kept)))
+    assert any("aten.sort" in text for text in made.notes) == marked
+
+
 def test_counts_and_times_of_one_case_are_one_row() -> None:
     row = only(static("vit_s16"), timed("vit_s16"))
     assert row.machine == "xeon-2core"

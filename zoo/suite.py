@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from zoo.case import Case, check_axis
 from zoo.errors import BadSize, BadSpec, BadSuite, UnknownName, ZooError
-from zoo.metrics import METRICS
+from zoo.metrics import METRICS, Convention
 from zoo.registry import Registry
 from zoo.resources import suites
 from zoo.spec import ModelSpec, Scalar, TaskSpec, option_problem, read_layer
@@ -87,11 +87,13 @@ class Group(Strict):
 class TableSpec(Strict):
     """A table: the rows are the cases that fit ``where``, the ``columns`` are axes and metrics, in order.
 
-    ``note`` is what a reader must know, printed first below the table.
+    ``note`` is what a reader must know, printed first below the table. ``convention`` tells MACs as another source
+    counted them (``detr2020``).
     """
 
     title: str
     note: str = ""
+    convention: Convention = "mac"
     columns: Annotated[list[str], Field(min_length=1)]
     where: dict[str, Scalar | list[Scalar]] = {}
 
@@ -322,7 +324,7 @@ def names(file: SuiteFile, registry: Registry, index: int, pattern: str) -> bool
 
 def group_models(file: SuiteFile, registry: Registry, index: int) -> list[tuple[ModelSpec, dict[str, Scalar]]]:
     """Return the models of a group with their own options; globs in the order of the registry."""
-    found: list[tuple[ModelSpec, dict[str, Scalar]]] = []
+    found: dict[tuple[str, str], tuple[ModelSpec, dict[str, Scalar]]] = {}
     for position, entry in enumerate(file.suite.groups[index].models):
         name = entry if isinstance(entry, str) else entry.name
         options = {} if isinstance(entry, str) else dict(entry.options)
@@ -332,8 +334,9 @@ def group_models(file: SuiteFile, registry: Registry, index: int) -> list[tuple[
                 spec.with_options(options)
         except ZooError as error:
             raise file.error(("groups", index, "models", position), str(error)) from None
-        found.extend((spec, options) for spec in specs if (spec, options) not in found)
-    return found
+        for spec in specs:
+            found.setdefault((spec.name, repr(sorted(options.items()))), (spec, options))
+    return list(found.values())
 
 
 def chosen_models(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.case import Case
 from zoo.errors import BadRecords
-from zoo.metrics import CONVENTIONS, METRICS
+from zoo.metrics import CONVENTIONS, CONVERTIBLE, METRICS
 from zoo.record import CaseRecord, MachineRecord, Value, gravest
 from zoo.spec import Scalar, Size
 
@@ -476,6 +476,7 @@ def make_table(spec: TableSpec, found: Sequence[Row], name: str = "") -> Table:
     axes = [c for c in spec.columns if is_axis(c, found)]
     metrics = [c for c in spec.columns if c not in axes]
     chosen = select(found, spec.where, metrics, axes, f"the table {spec.title!r}")
+    chosen = [in_convention(row, spec.convention) for row in chosen]
     for metric in metrics:
         check_column(metric, chosen)
     used = [row.values[m] for row in chosen for m in metrics if m in row.values]
@@ -505,6 +506,18 @@ def make_table(spec: TableSpec, found: Sequence[Row], name: str = "") -> Table:
     return Table(clean(spec.title), columns, tuple(lines), tuple(notes.texts), tuple(map(clean, footer)))
 
 
+def in_convention(row: Row, convention: str) -> Row:
+    """Return a row with its MACs in a named convention. BadRecords when the record does not have it."""
+    entry = row.values.get("macs")
+    if convention == "mac" or entry is None or entry.value.status != "ok":
+        return row
+    known = entry.value.detail.get("conventions", {})
+    if convention not in known:
+        raise BadRecords(f"macs of {row.name} were kept without the convention {convention}; run it again with --fresh")
+    value = replace(entry.value, value=known[convention], convention=convention)
+    return replace(row, values={**row.values, "macs": replace(entry, value=value)})
+
+
 def is_axis(name: str, found: Sequence[Row]) -> bool:
     """Tell an axis (or an option that some row sets) from a metric; a name that no record has is taken for a metric."""
     measured = name in METRICS or any(name in row.values for row in found)
@@ -523,8 +536,10 @@ def axis_head(name: str) -> str:
     return name.replace("_", " ").capitalize() if name in AXES else name
 
 
-def metric_title(name: str) -> str:
+def metric_title(name: str, convention: str = "") -> str:
     """Return what a metric is called in a head."""
+    if name == "macs" and convention in CONVERTIBLE[1:]:
+        return "FLOPs" if convention == "flop" else f"FLOPs, {convention}"
     return METRICS[name].title if name in METRICS and METRICS[name].title else name
 
 
@@ -532,7 +547,7 @@ def metric_column(name: str, found: Sequence[Row]) -> tuple[Column, Scale | None
     """Return a metric's column, its one unit if it has one, and the units its values may take."""
     values = [row.values[name].value for row in found if name in row.values and row.values[name].value.status == "ok"]
     scale = common_scale(name, values)
-    title = metric_title(name)
+    title = metric_title(name, values[0].convention if values else "")
     unit = values[0].unit if values else METRICS[name].unit if name in METRICS else "1"
     head = f"{title} ({scale.label})" if values and scale and scale.label else title
     return Column(name, head, True, unit), scale, scales_of(name, values)
@@ -572,7 +587,10 @@ class Notes:
 
 
 def uncounted(value: Value) -> str:
-    """Say which operations a count leaves out, where they matter."""
+    """Say which operations a count leaves out, where they may be more than a hundredth of it."""
+    at_most = value.detail.get("uncounted_at_most")
+    if at_most is not None and at_most <= 0.01:
+        return ""
     ops = [op for op in value.detail.get("uncounted") or [] if op.get("material")]
     texts = [f"{op['name']} ({op['calls']} calls, {count_text(op['elements'])} elements)" for op in ops]
     return f"not counted: {', '.join(texts)}" if texts else ""

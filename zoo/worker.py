@@ -22,7 +22,8 @@ from zoo import data, plugins, registry, train
 from zoo.case import Case
 from zoo.errors import BadSize, BadSpec
 from zoo.jsonio import PACKET, from_json, send, to_json
-from zoo.metrics import macs, memory, params, speed
+from zoo.metrics import CONVERTIBLE, macs, memory, meta, params, predicted_memory, speed
+from zoo.metrics.counts import Count
 from zoo.record import Value
 from zoo.spec import ModelSpec, Size, TaskSpec, import_module, resolve
 
@@ -90,7 +91,7 @@ class Job:
     call: Callable[[], Any] = lambda: None
     synchronize: Callable[[], None] = lambda: None
     window: int = 0
-    counted: macs.Count | None = None
+    counted: Count | None = None
     inputs: data.Inputs = field(default=((), {}))
     custom: dict[str, str] = field(default_factory=dict)
 
@@ -169,17 +170,18 @@ class Job:
     def on_meta(self) -> nn.Module:
         """Return the model on the meta device, built once."""
         if self.module is None:
-            with torch.device("meta"):
+            with meta.on_meta():
                 self.module = self.build().eval()
         return self.module
 
-    def count(self) -> macs.Count:
+    def count(self) -> Count:
         """Count the forward pass on the meta device, once. Unsupported where there is no one count."""
         if self.spec.data_dependent:
             raise Unsupported(f"no one count: {self.spec.data_dependent}")
         if self.counted is None:
             inputs = self.make_inputs(torch.device("meta"), seeded=False)
-            self.counted = macs.count(self.on_meta(), *inputs, self.custom)
+            with meta.KnownShapes():
+                self.counted = macs.count(self.on_meta(), *inputs, self.custom)
         return self.counted
 
     def said_of_the_size(self, what: str) -> dict[str, str]:
@@ -210,11 +212,16 @@ class Job:
         detail = {
             "by_op": {op: n / self.case.batch_size for op, n in count.by_op.items()},
             "uncounted": [vars(op) for op in count.uncounted],
-            "flops_fft": count.flops_fft / self.case.batch_size,
+            "uncounted_at_most": count.at_most_uncounted(),
+            "conventions": {name: self.per_sample(count.total(name)) for name in CONVERTIBLE},
             "counter": f"torch {torch.__version__} meta",
             **self.said_of_the_size(self.spec.sizes.pads),
         }
         return Value(value=self.per_sample(count.macs), convention="mac", detail=detail)
+
+    def measure_activations(self) -> Value:
+        """Elements that products write for one sample."""
+        return Value(value=self.per_sample(self.count().activations), convention="products")
 
     def measure_flops(self) -> Value:
         """Two FLOPs for each MAC of one sample."""
@@ -231,7 +238,9 @@ class Job:
 
     def measure_peak_memory_predicted(self) -> Value:
         """Peak of inference by fake tensors: weights, inputs and what torch would allocate."""
-        found = memory.predict_peak(lambda: self.build().eval(), lambda device: self.make_inputs(device, seeded=False))
+        found = predicted_memory.predict_peak(
+            lambda: self.build().eval(), lambda device: self.make_inputs(device, seeded=False)
+        )
         detail = {"weights": found.weights, "inputs": found.inputs}
         return Value(value=found.peak, unit="B", convention="fake tensors", detail=detail)
 

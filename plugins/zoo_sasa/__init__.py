@@ -117,3 +117,4 @@ def zoo_layers() -> Iterator[LayerSpec]:
 def zoo_flop_formulas() -> Iterator[FlopFormula]:
     """Yield what counts the operator: the MACs of the paper's formula, not of the way it is run."""
     yield FlopFormula("zoo_sasa::local_attention", macs="zoo_sasa.macs:local_attention")
+    yield FlopFormula("zoo_sasa::local_attention_backward", macs="zoo_sasa.macs:local_attention_backward")

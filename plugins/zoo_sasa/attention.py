@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from zoo import ZooError
 from zoo_sasa.local import local_attention
+from zoo_sasa.macs import EMBEDDING
 
 KERNELS = (3, 5, 7, 9, 11)
 STEM_HEADS = 4
 STEM_BLOCK = 4
-EMBEDDING = 16  # dimension of the embeddings that choose among the stem's mixtures: the paper does not say
 
 
 # -- the neighbourhood ---------------------------------------------------------------------------------------
@@ -141,8 +141,9 @@ class BlockAttention(nn.Module):
     def weights(self) -> Tensor:
         """Return p(a, b, m): (16, m)."""
         place = (self.row[:, None] + self.column).flatten(0, 1)  # (16, e)
-        # The same for all images, so not a product of matrices, which would be counted once a batch.
-        return ((place[:, None] * self.nu).mean(-1) * EMBEDDING).softmax(-1)
+        # The same for all images, so in no count of one: addcmul is pointwise, a product that is summed would count.
+        each = torch.addcmul(place.new_zeros(()), place[:, None], self.nu)
+        return (each.mean(-1) * EMBEDDING).softmax(-1)
 
     def embeddings(self) -> Tensor:
         """Return the embedding of the offset from each place to each other one: (heads, 16, 16, d)."""

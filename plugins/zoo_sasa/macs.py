@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import prod
+from typing import Any
 
 from zoo import ZooError
 
 GROUPS = 4
 EXPANSION = 4
+PLACES = 16  # of a block of the attention stem
+EMBEDDING = 16  # of its places, to choose among mixtures: the paper does not say
 Shape = tuple[int, ...]
 
 
@@ -20,6 +23,11 @@ def local_attention(
     So the formula of the paper counts. What is run differs: products off the band are waste, and q . r takes 2 k terms.
     """
     return prod(q) * rel_h[1] ** 2 * (2 if k is None else 3)
+
+
+def local_attention_backward(grad: Shape, q: Shape, k: Shape | None, *rest: Any, out: Shape) -> int:
+    """Return the MACs of the operator's gradients: of q, k and v, and of the embeddings by every query."""
+    return 2 * local_attention(q, k, *rest, out=out)
 
 
 def closed_form(
@@ -61,7 +69,7 @@ def stem_macs(pixels: int, stem: str, mixtures: int, width: int) -> int:
         return pixels // 4 * 3 * width * 7**2
     projections = pixels * 3 * (2 + mixtures) * width
     mixing = pixels * mixtures * width if mixtures > 1 else 0
-    return projections + mixing + 3 * pixels * 16 * width
+    return projections + mixing + 3 * pixels * PLACES * width
 
 
 def walk(stages: str, width: int) -> Iterator[tuple[int, int, int]]:

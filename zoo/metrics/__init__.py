@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from zoo.spec import Metric
 
@@ -30,7 +30,14 @@ CONVENTIONS = {
     "shared once": "a shared tensor counts once",
     "mac": "multiply-accumulates of one sample",
     "flop": "two for each multiply-accumulate, of one sample",
+    "flop+elementwise": "two for each multiply-accumulate, one for each element that a pointwise operator writes or "
+    "a reduction reads, five for softmax and norms, 5 n log2 n for Fourier transforms; of one sample",
+    "detr2020": "as DETR's authors counted: one for each multiply-accumulate, one an element for sums, products, ReLU "
+    "and dropout, four for batch norm, five for softmax, none for layer norm and pools; of one sample",
+    "fvcore": "what fvcore 0.1.5 prints: one for each multiply-accumulate that it sees, five an element for layer "
+    "norm, two for batch norm, none for attention that is one operator; of one sample",
     "5 n log2 n": "5 n log2 n for a complex Fourier transform, of one sample; in no count of MACs",
+    "products": "elements that convolutions, linear layers and matrix products write, of one sample",
     "material": "calls of operators that are in no count and may matter",
     "fake tensors": "weights, inputs and what torch would allocate; nothing is run",
     "VmHWM": "weights, inputs, and the process's high-water mark of one call above them",
@@ -38,6 +45,10 @@ CONVENTIONS = {
     "synchronised each call": "one forward, waited for",
     "queued calls": "forwards queued one after the other",
 }
+
+# Those of them that a count can be told in.
+Convention = Literal["mac", "flop", "flop+elementwise", "detr2020", "fvcore"]
+CONVERTIBLE: tuple[Convention, ...] = get_args(Convention)
 
 METRICS: dict[str, HarnessMetric] = {
     m.name: m
@@ -48,6 +59,7 @@ METRICS: dict[str, HarnessMetric] = {
         HarnessMetric("flops", title="FLOPs"),
         HarnessMetric("flops_fft", title="FFT FLOPs"),
         HarnessMetric("uncounted_ops", title="Uncounted ops"),
+        HarnessMetric("activations", title="Activations"),
         HarnessMetric("peak_memory_predicted", "B", title="Peak memory (predicted)"),
         HarnessMetric("peak_memory", "B", phase="memory", title="Peak memory"),
         HarnessMetric(
