@@ -1,167 +1,73 @@
-"""Predicted peaks add up by hand and agree with torch's profiler; measured ones see what is really touched."""
+"""What a call needs at most, measured, and the training step whose memory is of interest."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import pytest
 import torch
-from models import Lambda
-from torch import Tensor, nn
+from torch import nn
 
+from zoo.errors import ZooError
 from zoo.metrics import memory
 
 F32 = 4
-Make = Callable[[torch.device], tuple[tuple[Any, ...], dict[str, Any]]]
 
-
-def images(*shape: int) -> Make:
-    """Return what makes one float32 input."""
-    return lambda device: ((torch.zeros(shape, device=device),), {})
-
-
-# -- predicted, by hand --------------------------------------------------------------------------------------
-
-
-def test_a_chain_of_linear_layers_holds_two_neighbours() -> None:
-    widths = [8, 64, 32, 128, 16]
-    chain = lambda: nn.Sequential(*(nn.Linear(a, b) for a, b in pairwise(widths)))  # noqa: E731
-    found = memory.predict_peak(chain, images(10, 8))
-    weights = F32 * sum(a * b + b for a, b in pairwise(widths))
-    inputs = F32 * 10 * 8
-    # Most is held while the third layer turns 32 columns into 128: nothing but weights and input beside these two.
-    assert found == memory.Prediction(weights + inputs + F32 * 10 * (32 + 128), weights, inputs)
-
-
-def test_an_input_that_stays_in_use_counts_once() -> None:
-    found = memory.predict_peak(lambda: Lambda(lambda x: x + x.view(-1).view(10, 8)), images(10, 8))
-    assert found == memory.Prediction(F32 * (80 + 80), 0, F32 * 80)
-
-
-def test_an_operation_in_place_takes_nothing() -> None:
-    found = memory.predict_peak(lambda: Lambda(lambda x: x.relu_().t()[0]), images(10, 8))
-    assert found.peak == found.inputs == F32 * 80
-
-
-def test_scores_of_attention_as_two_products_are_held() -> None:
-    found = memory.predict_peak(lambda: Lambda(lambda x: (x @ x.mT).softmax(-1) @ x), images(1, 100, 8))
-    # The scores and their softmax are alive at once, then the softmax and the mixture, which is smaller.
-    assert found.peak == F32 * (100 * 8 + 2 * 100 * 100)
-
-
-def test_tied_weights_and_tensors_that_are_not_registered_count_once() -> None:
-    class Tied(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.b = nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False)
-            self.b.weight = self.a.weight
-            self.c = nn.Parameter(self.a.weight.detach().T)
-            self.tables = [torch.zeros(8)]
-
-        def forward(self, x: Tensor) -> Tensor:
-            x = self.b(self.a(x))
-            return (x @ self.c).add_(self.tables[0])
-
-    found = memory.predict_peak(Tied, images(10, 8))
-    assert found.weights == F32 * 64
-    assert found.peak == F32 * (64 + 8 + 80 + 2 * 80)
-
-
-def test_a_module_that_is_converted_while_built() -> None:
-    found = memory.predict_peak(lambda: nn.Linear(8, 8).to(torch.float64).to(torch.float32), images(10, 8))
-    assert found.peak == F32 * (72 + 80 + 80)
-
-
-def test_a_large_prediction_takes_no_memory() -> None:
-    found = memory.predict_peak(lambda: nn.Linear(1 << 20, 1 << 20, bias=False), images(1, 1 << 20))
-    assert found.weights == F32 << 40  # four terabytes
-
-
-def test_sizes_that_depend_on_values_are_refused() -> None:
-    with pytest.raises(memory.Unmeasurable, match=r"values of the inputs.*nonzero"):
-        memory.predict_peak(lambda: Lambda(torch.nonzero), images(10, 8))
-
-
-# -- predicted, against the profiler -------------------------------------------------------------------------
-
-
-def profiled_peak(module: nn.Module, *args: Tensor) -> int:
-    """Return the running sum's maximum of what torch's CPU allocator hands out in one call."""
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.no_grad():
-        module(*args)
-        with torch.profiler.profile(activities=activities, profile_memory=True, acc_events=True) as profile:
-            module(*args)
-    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
-    live = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        live += event.nbytes()
-        peak = max(peak, live)
-    return peak
-
-
-def encoder(norm_first: bool) -> nn.Module:
-    """Two of torch's encoder layers, which run fused in inference."""
-    layers = (nn.TransformerEncoderLayer(64, 4, 256, batch_first=True, norm_first=norm_first) for _ in range(2))
-    return nn.Sequential(*layers).eval()
-
-
-def conv_net() -> nn.Module:
-    """A convolutional net with a stem, a depthwise and a pointwise layer."""
-    layers = (
-        nn.Conv2d(3, 16, 3),
-        nn.BatchNorm2d(16),
-        nn.ReLU(),
-        nn.Conv2d(16, 32, 3),
-        nn.Conv2d(32, 32, 3, groups=32),
-        nn.Conv2d(32, 64, 1),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(64, 10),
-    )
-    return nn.Sequential(*layers).eval()
-
-
-class SelfAttention(nn.Module):
-    """Torch's attention with its weights returned."""
-
-    def __init__(self, need_weights: bool) -> None:
-        super().__init__()
-        self.attention = nn.MultiheadAttention(64, 4, batch_first=True)
-        self.need_weights = need_weights
-
-    def forward(self, x: Tensor) -> Any:
-        return self.attention(x, x, x, need_weights=self.need_weights)
+# -- a step of training --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("build", "shape"),
-    [
-        (lambda: encoder(norm_first=False), (4, 128, 64)),
-        (lambda: encoder(norm_first=True), (4, 128, 64)),
-        (lambda: SelfAttention(False).eval(), (4, 128, 64)),
-        (lambda: SelfAttention(True).eval(), (4, 128, 64)),
-        (conv_net, (4, 3, 64, 64)),
-        (lambda: nn.Conv2d(16, 16, 3, padding=1).eval(), (1, 16, 16, 16)),  # small enough for unfolded columns
-        (lambda: nn.Linear(64, 64).eval(), (128, 64)),
-    ],
+    ("optimizer", "kept"),
+    # Adam keeps two moments of each of 32 + 4 parameters, and how many steps it made of both tensors.
+    [("none", 0), ("sgd", 0), ("sgd_momentum", 32 + 4), ("adam", 2 * 36 + 2), ("adamw", 2 * 36 + 2)],
 )
-def test_prediction_agrees_with_the_profiler(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> None:
-    module, x = build(), torch.randn(shape)
-    fused = "aten::_transformer_encoder_layer_fwd"
-    layers = [m for m in module.modules() if isinstance(m, nn.TransformerEncoderLayer)]
-    if layers and not torch._C._dispatch_has_kernel_for_dispatch_key(fused, "Meta"):
-        pytest.skip("this torch cannot run its fused encoder layer on fake tensors, and the prediction says so")
-    predicted = memory.predict_peak(build, images(*shape))
-    real = memory.storage_bytes(module, (x,)) + profiled_peak(module, x)
-    assert predicted.peak == pytest.approx(real, rel=0.01)
+def test_an_optimisers_state_is_counted(optimizer: str, kept: int) -> None:
+    layer = nn.Linear(8, 4)
+    made = memory.make_optimizer(layer, optimizer)
+    assert memory.state_bytes(made) == 0
+    memory.train_step(layer, ((torch.randn(2, 8),), {}), made)
+    assert memory.state_bytes(made) == F32 * kept
+
+
+def test_a_step_trains_and_leaves_no_gradient() -> None:
+    layer = nn.Linear(8, 4, bias=False)
+    before = layer.weight.detach().clone()
+    x = torch.ones(2, 8)
+    memory.train_step(layer, ((), {"input": x}), memory.make_optimizer(layer, lambda p: torch.optim.SGD(p, lr=0.5)))
+    # The sum of all outputs has the gradient 2 for each weight: both samples are ones.
+    assert torch.equal(layer.weight, before - 0.5 * 2)
+    assert layer.weight.grad is None
+
+
+def test_a_loss_of_ones_own_is_taken() -> None:
+    layer = nn.Linear(8, 4, bias=False)
+    before = layer.weight.detach().clone()
+    step = memory.make_optimizer(layer, "sgd")
+    memory.train_step(layer, ((torch.ones(2, 8),), {}), step, loss=lambda out: 0 * out.sum())
+    assert torch.equal(layer.weight, before)
+
+
+def test_the_stand_in_loss_reaches_every_output_with_a_gradient() -> None:
+    a, b = torch.ones(3, requires_grad=True), torch.ones(2, dtype=torch.float64, requires_grad=True)
+    memory.stand_in_loss({"a": [a], "b": b, "ids": torch.ones(2, dtype=torch.long), "name": "x"}).backward()
+    assert torch.equal(a.grad, torch.ones(3))
+    assert torch.equal(b.grad, torch.ones(2, dtype=torch.float64))
+    with pytest.raises(ZooError, match="no output has a gradient"):
+        memory.stand_in_loss(torch.ones(3))
+
+
+def test_an_unknown_optimiser_names_the_known_ones() -> None:
+    with pytest.raises(ZooError, match=r"no optimiser 'lion'; expected none, sgd, sgd_momentum, adam, adamw, or a"):
+        memory.make_optimizer(nn.Linear(1, 1), "lion")
+
+
+def test_nothing_to_train_has_no_optimiser() -> None:
+    assert memory.make_optimizer(nn.ReLU(), "adamw") is None
+    assert memory.make_optimizer(nn.Linear(2, 2).requires_grad_(False), "sgd") is None
 
 
 # -- measured ------------------------------------------------------------------------------------------------
