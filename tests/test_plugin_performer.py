@@ -10,7 +10,8 @@ import zoo_performer
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from zoo_performer.attention import TOKENS_AT_ONCE, Favor, favor, orthogonal_features
+from zoo_performer import attention
+from zoo_performer.attention import ROWS_AT_ONCE, ROWS_ELSEWHERE, TOKENS_AT_ONCE, Favor, favor, orthogonal_features
 from zoo_performer.model import sinusoids
 
 from zoo import LayerSpec, ModelSpec, ZooError, published
@@ -129,6 +130,7 @@ def test_directions_of_features_are_uniform_although_those_of_lapack_are_not():
 
 def test_features_of_the_softmax_kernel_are_unbiased():
     w = weight(4096 * 16)
+    torch.manual_seed(0)
     x, y = torch.randn(2, 16, dtype=torch.float64) * 0.5
     products = torch.exp(w @ x - x @ x / 2) * torch.exp(w @ y - y @ y / 2)  # E = exp(x . y)
     blocks = products.view(-1, 16).mean(1)
@@ -182,6 +184,18 @@ def test_chunks_do_not_change_causal_favor(chunk, kernel):
     w = weight(40)
     ours = favor(q, k, v, w, kernel, causal=True, chunk=chunk)
     assert error(ours, favor(q, k, v, w, kernel, causal=True)) < 1e-12
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("group", [1, 2, 3, 5, 8, 100])
+def test_chunks_handled_at_once_do_not_change_causal_favor(group, kernel, monkeypatch):
+    q, k, v = qkv(70, heads=2, batch=1)
+    k *= torch.linspace(0.2, 3, 70)[:, None]  # the stabiliser rises again and again
+    w = weight(40)
+    mask = torch.arange(70)[None] > 10  # the first two chunks and some of the third are padding
+    monkeypatch.setattr(attention, "ROWS_AT_ONCE", group * 2 * zoo_performer.CHUNK)
+    ours = favor(q, k, v, w, kernel, causal=True, mask=mask, chunk=4)
+    assert error(ours[:, :, 11:], explicit_causal(q[:, :, 11:], k[:, :, 11:], v[:, :, 11:], w, kernel)) < 1e-12
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -282,6 +296,16 @@ def test_one_loud_key_leaves_a_causal_past_finite(kernel):
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
+def test_one_loud_key_takes_nothing_off_the_chunks_before_its_own(kernel):
+    q, k, v = (t.float() for t in qkv(140, batch=1, heads=1))
+    w = weight(40).float()
+    before = favor(q, k, v, w, kernel, causal=True, chunk=16)
+    k[:, :, 60] *= 1e5
+    after = favor(q, k, v, w, kernel, causal=True, chunk=16)
+    torch.testing.assert_close(after[:, :, :48], before[:, :, :48])
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("causal", [False, True])
 def test_gradients_are_those_of_the_explicit_formula(kernel, causal):
     w = weight(24, 8)
@@ -321,9 +345,18 @@ def test_no_result_is_as_large_as_the_features_of_all_tokens(causal):
     w = weight(m, width).float()
     with torch.no_grad(), Largest() as seen:
         favor(q, k, v, w, "softmax", causal)
-    chunk = zoo_performer.CHUNK if causal else TOKENS_AT_ONCE
-    assert seen.elements == heads * max(chunk * m, n * (width + 1))
+    at_once = ROWS_AT_ONCE // heads if causal else TOKENS_AT_ONCE
+    assert seen.elements == heads * max(at_once * m, n * (width + 1))
     assert seen.elements < heads * n * m  # and n m d_h, all prefix sums of a causal layer, is 16 times that
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_no_result_of_causal_favor_is_as_large_as_all_features_on_other_devices_either(kernel):
+    n, m, width, heads = 2**16, 256, 8, 8
+    q, k, v = (torch.empty(1, heads, n, width, device="meta") for _ in range(3))
+    with Largest() as seen:
+        favor(q, k, v, torch.empty(m, width, device="meta"), kernel, causal=True)
+    assert seen.elements == ROWS_ELSEWHERE * m == heads * n * m / 2
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -414,6 +447,17 @@ def test_the_cost_of_a_layer_is_what_is_counted(name, kernel):
                 counted = count(layer, (torch.empty(1, n, width),))
             assert counted.macs == spec.cost.macs(spec.values(n, width, knobs))
             assert [op for op in counted.uncounted if op.material] == []
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_million_tokens_are_counted_in_a_few_thousand_operators(name, kernel):
+    spec, n, width = LAYERS[name], 2**20, 64
+    knobs = spec.with_options({"kernel": kernel})
+    with torch.device("meta"):
+        counted = count(resolve(spec.build)(n, width, **knobs), (torch.empty(1, n, width),))
+    assert counted.macs == spec.cost.macs(spec.values(n, width, knobs))
+    assert sum(op.calls for op in counted.ops) < 4000  # a causal layer has 8,192 chunks
 
 
 @pytest.mark.parametrize("name", LAYERS)

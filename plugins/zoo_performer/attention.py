@@ -18,6 +18,7 @@ fast_attention.py, Apache-2.0). What is different:
 2. The constant of phi is never added to n x m features of keys: sum (e_j + eps) v_j = sum e_j v_j + eps sum v_j.
 3. A column of ones beside V makes D in the same products as the numerator.
 4. Keys are added up a chunk of tokens at a time. As s grows, the sums so far are scaled down; the result is the same.
+   Causal attention adds up as many chunks at once as a GPU has room for; a CPU's cache has room for one.
 5. Causal attention knows no later token, so its s is the largest W y *up to the query*, and row i is what attention
    in both directions makes of the first i tokens. (The original takes s over all tokens, which tells the past about
    the future, through the 1e-6.)
@@ -42,6 +43,9 @@ from zoo import ZooError
 from zoo_performer import CHUNK
 
 TOKENS_AT_ONCE = 1024  # on a CPU: features of more tokens than these leave its cache
+# Causal attention takes this many rows (tokens x heads x samples) at once, or one chunk if that has more.
+ROWS_AT_ONCE = 1024  # on a CPU: 1 MiB of 256 features
+ROWS_ELSEWHERE = 2**18  # 256 MiB of them
 MAX_LIFT = 60.0  # exp(60) x the smallest normal float32 is far below the 1e-6 of the softmax kernel
 
 
@@ -74,16 +78,24 @@ def norms(features: int, width: int, generator: torch.Generator | None, norm: st
 
 
 class Keys(NamedTuple):
-    """The features of a chunk of c keys, without eps; the rest is of the softmax kernel, None for ReLU.
-
-    ``level`` is the stabiliser after these keys. ``decay`` takes the sums of earlier keys, which had another one, to
-    it; ``lift`` takes what a causal query reads back to the stabiliser of the keys that it sees.
-    """
+    """The features of c keys, without eps, and the stabiliser after them, which is of the softmax kernel."""
 
     features: Tensor  # (B, h, c, m)
-    level: Tensor | None = None  # (B, h, 1, 1)
-    decay: Tensor | None = None  # (B, h, 1, 1), at most 1
-    lift: Tensor | None = None  # (B, h, c, 1), at least 1; only when causal
+    level: Tensor  # (B, h, 1, 1)
+    decay: Tensor | None = None  # (B, h, 1, 1) at most 1, from the stabiliser before them to it; None for ReLU
+
+
+class CausalKeys(NamedTuple):
+    """The features of g chunks of c keys, without eps; the rest is of the softmax kernel, None for ReLU.
+
+    The stabiliser of a chunk is the largest logit up to its end, that of a query the largest up to itself: ``fade``
+    takes to it what the query reads of the chunks before, ``lift`` what it reads of its own.
+    """
+
+    features: Tensor  # (g, B, h, c, m)
+    levels: Tensor | None = None  # (g + 1, B, h, 1, 1) before the first chunk and after each
+    fade: Tensor | None = None  # (g, B, h, c, 1), at most 1
+    lift: Tensor | None = None  # (g, B, h, c, 1), at least 1
 
 
 @dataclass(frozen=True)
@@ -94,13 +106,24 @@ class Relu:
     eps: float = 1e-3
 
     def queries(self, q: Tensor) -> Tensor:
-        """Return the features of queries, without eps: (B, h, c, d_h) -> (B, h, c, m)."""
-        scaled = q * q.shape[-1] ** -0.25 if self.weight is None else q @ self.weight
-        return torch.relu_(scaled)
+        """Return the features of queries, without eps: (..., c, d_h) -> (..., c, m)."""
+        return torch.relu_(self.scaled(q))
 
-    def keys(self, k: Tensor, padding: Tensor | None, level: Tensor | None, causal: bool) -> Keys:
+    def queries_and_eps(self, q: Tensor) -> Tensor:
+        """Return the features of queries: relu(W y) + eps, in the place of W y."""
+        return torch.threshold_(self.scaled(q).add_(self.eps), self.eps, self.eps)
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """Return W y, (..., c, d_h) -> (..., c, m)."""
+        return x * x.shape[-1] ** -0.25 if self.weight is None else x @ self.weight
+
+    def keys(self, k: Tensor, padding: Tensor | None, level: Tensor) -> Keys:
         """Return the features of keys; those at padding do no harm, as their values are zero."""
-        return Keys(self.queries(k))
+        return Keys(self.queries(k), level)
+
+    def causal_keys(self, k: Tensor, padding: Tensor | None, level: Tensor) -> CausalKeys:
+        """Return the features of chunks of keys."""
+        return CausalKeys(self.queries(k))
 
 
 @dataclass(frozen=True)
@@ -111,22 +134,41 @@ class Softmax:
     eps: float = 1e-6
 
     def queries(self, q: Tensor) -> Tensor:
-        """Return the features of queries, without eps: (B, h, c, d_h) -> (B, h, c, m)."""
+        """Return the features of queries, without eps: (..., c, d_h) -> (..., c, m)."""
         logits = q @ self.weight
         return exponentials(q, logits, logits.detach().amax(-1, keepdim=True))
 
-    def keys(self, k: Tensor, padding: Tensor | None, level: Tensor | None, causal: bool) -> Keys:
-        """Return the features of keys after others whose stabiliser was ``level``; those at padding are zero."""
+    def queries_and_eps(self, q: Tensor) -> Tensor:
+        """Return the features of queries."""
+        return self.queries(q) + self.eps
+
+    def keys(self, k: Tensor, padding: Tensor | None, level: Tensor) -> Keys:
+        """Return the features of keys after others whose stabiliser was ``level``."""
+        logits, peaks = self.logits(k, padding)
+        after = torch.maximum(level, peaks.amax(-1)[..., None, None])
+        return Keys(exponentials(k, logits, after), after, (level - after).exp())
+
+    def causal_keys(self, k: Tensor, padding: Tensor | None, level: Tensor) -> CausalKeys:
+        """Return the features of chunks of keys after others whose stabiliser was ``level`` (1, B, h, 1, 1).
+
+        A key whose logit is more than 60 above all before it is the exception to causality: it takes some weight off
+        those of its chunk.
+        """
+        logits, peaks = self.logits(k, padding)
+        within = running_max(peaks)  # (g, B, h, c)
+        ends = torch.cat([level[..., 0, 0], within[..., -1]])
+        levels = running_max(ends.movedim(0, -1)).movedim(-1, 0)[..., None, None]
+        before, after = levels[:-1], levels[1:]
+        own = torch.maximum(before, within[..., None])  # of each query
+        features = exponentials(k, logits, after)
+        return CausalKeys(features, levels, (before - own).exp(), (after - own).clamp(max=MAX_LIFT).exp())
+
+    def logits(self, k: Tensor, padding: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return W y of keys (..., c, m), lowest at padding, and the largest of each key (..., c)."""
         logits = k @ self.weight
-        lowest = torch.finfo(k.dtype).min
         if padding is not None:
-            logits = logits.masked_fill_(padding, lowest)
-        peaks = logits.detach().amax(-1, keepdim=True)  # (B, h, c, 1)
-        highest = peaks.amax(-2, keepdim=True)
-        before = torch.full_like(highest, lowest) if level is None else level
-        level = torch.maximum(before, highest)
-        lift = lift_of(peaks, before, level) if causal else None
-        return Keys(exponentials(k, logits, level), level, (before - level).exp(), lift)
+            logits = logits.masked_fill_(padding, torch.finfo(k.dtype).min)
+        return logits, logits.detach().amax(-1)
 
 
 def exponentials(x: Tensor, logits: Tensor, stabiliser: Tensor) -> Tensor:
@@ -135,67 +177,118 @@ def exponentials(x: Tensor, logits: Tensor, stabiliser: Tensor) -> Tensor:
     return logits.sub_(half_square + stabiliser).exp_()
 
 
-def lift_of(peaks: Tensor, before: Tensor, after: Tensor) -> Tensor:
-    """Return the factors from the stabiliser ``after`` a chunk to that of the keys up to each query (B, h, c, 1).
-
-    ``peaks`` (B, h, c, 1) are the largest logits of the chunk's tokens. A key whose logit is more than 60 above all
-    before it is the exception to causality: it takes some weight off those of its chunk.
-    """
-    later = torch.ones(peaks.shape[-2], peaks.shape[-2], dtype=torch.bool, device=peaks.device).triu(1)
-    running = peaks.mT.masked_fill(later, torch.finfo(peaks.dtype).min).amax(-1, keepdim=True)
-    return (after - torch.maximum(before, running)).clamp(max=MAX_LIFT).exp()
+def running_max(x: Tensor) -> Tensor:
+    """Return the largest of each element and those before it: (..., n) -> (..., n), in n x n comparisons."""
+    later = x.new_full((x.shape[-1], x.shape[-1]), -torch.inf).triu_(1)
+    return (x[..., None, :] + later).amax(-1)
 
 
 # -- attention -----------------------------------------------------------------------------------------------
 
 
 class Sums(NamedTuple):
-    """What keys leave behind: all that a query needs of them."""
+    """What keys leave behind: all that a query needs of them. Those of chunks stand along a first axis."""
 
-    context: Tensor  # (B, h, m, d_h + 1) sum of features x [value, 1], features without eps
+    context: Tensor  # (B, h, d_h + 1, m) sum of [value, 1] x features, features without eps
     values: Tensor  # (B, h, 1, d_h + 1) sum of [value, 1], for the eps
-    level: Tensor | None = None  # (B, h, 1, 1) the stabiliser of the features
-
-    def decayed(self, keys: Keys) -> Sums:
-        """Return the sums at the stabiliser of the keys that come next."""
-        return self if keys.decay is None else Sums(self.context * keys.decay, self.values, keys.level)
+    level: Tensor  # (B, h, 1, 1) the stabiliser of the features, which ReLU has no use for
 
     def plus(self, keys: Keys, values: Tensor) -> Sums:
-        """Return the sums with a chunk of keys and their [value, 1] (B, h, c, d_h + 1) added."""
-        return Sums(self.context + keys.features.mT @ values, self.values + values.sum(-2, keepdim=True), keys.level)
+        """Return the sums with more keys and their [value, 1] (B, h, c, d_h + 1)."""
+        context = self.context if keys.decay is None else self.context * keys.decay
+        return Sums(context + values.mT @ keys.features, self.values + values.sum(-2, keepdim=True), keys.level)
+
+    def running(self, keys: CausalKeys, values: Tensor) -> tuple[Sums, Sums]:
+        """Return the sums before each of g chunks, and after the last, from [value, 1] (g, B, h, c, d_h + 1)."""
+        context, next_context = before_each(self.context, values.mT @ keys.features, keys.levels)
+        total, next_total = before_each(self.values, values.sum(-2, keepdim=True), None)
+        levels = self.level if keys.levels is None else keys.levels
+        return Sums(context, total, levels[:-1]), Sums(next_context, next_total, levels[-1:])
+
+
+def no_keys(values: Tensor, features: int) -> Sums:
+    """Return the sums of no keys at all, for [value, 1] (B, h, N, d_h + 1)."""
+    *batch, _, width = values.shape
+    lowest = values.new_full((*batch, 1, 1), torch.finfo(values.dtype).min)
+    return Sums(values.new_zeros(*batch, width, features), values.new_zeros(*batch, 1, width), lowest)
+
+
+def before_each(first: Tensor, new: Tensor, levels: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the sums of ``first`` (1, ...) and all new before each of ``new`` (g, ...), and the sum after the last.
+
+    What comes i-th is at the i-th stabiliser of ``levels`` (g + 1, ...), and so is the sum that it completes.
+    """
+    before = first if len(new) == 1 else running_sum(torch.cat([first, new[:-1]]), levels)
+    return before, last(decayed(before, levels, 1)) + last(new)
+
+
+def running_sum(x: Tensor, levels: Tensor | None) -> Tensor:
+    """Return the sum of each x and all before it (Hillis and Steele 1986: as many steps as n has binary digits)."""
+    if levels is None:
+        return x.cumsum(0)
+    step = 1
+    while step < len(x):
+        x = torch.cat([x[:step], decayed(x[:-step], levels, step) + x[step:]])
+        step *= 2
+    return x
+
+
+def decayed(x: Tensor, levels: Tensor | None, steps: int) -> Tensor:
+    """Return each x at the stabiliser that comes so many steps later; as it is where there are no stabilisers."""
+    return x if levels is None else x * (levels[: len(x)] - levels[steps : steps + len(x)]).exp()
+
+
+def last(x: Tensor) -> Tensor:
+    """Return the last along the first axis; where there is but one, x itself, whose gradient is then no copy."""
+    return x if len(x) == 1 else x[-1:]
 
 
 def both_ways(
     q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None, phi: Relu | Softmax, sums: Sums, step: int
 ) -> Tensor:
     """Return numerator and denominator (B, h, N, d_h + 1) of attention to all keys; ``v`` is [value, 1]."""
-    parts = chunks(k.shape[-2], step)
-    for part in parts:
-        keys = phi.keys(k[:, :, part], take(padding, part), sums.level, causal=False)
-        sums = sums.decayed(keys).plus(keys, v[:, :, part])
-    context = torch.add(sums.context, sums.values, alpha=phi.eps)  # K'^T [V, 1]
+    sizes = parts(k.shape[2], step)
+    hidden = [None] * len(sizes) if padding is None else torch.split(padding, sizes, 2)
+    for k_part, v_part, pad in zip(torch.split(k, sizes, 2), torch.split(v, sizes, 2), hidden, strict=True):
+        sums = sums.plus(phi.keys(k_part, pad, sums.level), v_part)
+    context = torch.add(sums.context.mT, sums.values, alpha=phi.eps)  # K'^T [V, 1]
     constant = context.sum(-2, keepdim=True) * phi.eps
-    return torch.cat([phi.queries(q[:, :, part]) @ context + constant for part in parts], dim=-2)
+    return torch.cat([phi.queries(q_part) @ context + constant for q_part in torch.split(q, sizes, 2)], dim=-2)
 
 
 def one_way(
-    q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None, phi: Relu | Softmax, sums: Sums, chunk: int
+    q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None, phi: Relu | Softmax, sums: Sums, chunk: int, group: int
 ) -> Tensor:
     """Return numerator and denominator (B, h, N, d_h + 1) of attention to no later key; ``v`` is [value, 1].
 
-    Exact: masked products within a chunk, and the sums of all chunks before it.
+    Exact: masked products within a chunk, and the sums of all chunks before it. ``group`` chunks are handled at once;
+    what is left at the end, a shorter chunk, by itself.
     """
-    outs = []
-    for part in chunks(k.shape[-2], chunk):
-        keys = phi.keys(k[:, :, part], take(padding, part), sums.level, causal=True)
-        sums = sums.decayed(keys)
-        queries = phi.queries(q[:, :, part]) + phi.eps  # (B, h, c, m)
-        constant = queries.sum(-1, keepdim=True) * phi.eps  # the eps of each key
-        queries = queries if keys.lift is None else queries * keys.lift
-        weights = (queries @ keys.features.mT + constant).tril_()  # (B, h, c, c)
-        outs.append(weights @ v[:, :, part] + queries @ sums.context + constant * sums.values)
-        sums = sums.plus(keys, v[:, :, part])
+    n = k.shape[2]
+    sizes = parts(n - n % chunk, group * chunk) + parts(n % chunk, chunk)
+    q_parts, k_parts, v_parts = (in_chunks(t, sizes, chunk) for t in (q, k, v))
+    hidden = [None] * len(sizes) if padding is None else in_chunks(padding, sizes, chunk)
+    sums, outs = Sums(*(t[None] for t in sums)), []
+    for q_part, k_part, v_part, pad in zip(q_parts, k_parts, v_parts, hidden, strict=True):
+        keys = phi.causal_keys(k_part, pad, sums.level)
+        before, sums = sums.running(keys, v_part)
+        out = mix(phi.queries_and_eps(q_part), keys, v_part, before, phi.eps)
+        outs.append(out.movedim(0, 2).flatten(2, 3))
     return torch.cat(outs, dim=-2)
+
+
+def mix(queries: Tensor, keys: CausalKeys, values: Tensor, sums: Sums, eps: float) -> Tensor:
+    """Return numerator and denominator (g, B, h, c, d_h + 1) for queries (g, B, h, c, m), from the sums before a chunk.
+
+    Both are divided by the sum of a query's features, so that the eps of a key weighs eps. Weights are keys x queries,
+    as the gradients of features then lie in memory as features do.
+    """
+    lift = fade = 1 / queries.sum(-1, keepdim=True)
+    if keys.lift is not None and keys.fade is not None:
+        lift, fade = lift * keys.lift, fade * keys.fade
+    weights = (keys.features @ queries.mT).mul_(lift.mT).add_(eps).triu_()  # (g, B, h, c, c)
+    past = (queries @ sums.context.mT).mul_(fade).add_(sums.values, alpha=eps)
+    return past.add_(weights.mT @ values)
 
 
 def favor(
@@ -217,13 +310,14 @@ def favor(
     padding = None if mask is None else ~mask[:, None, :, None]  # (B, 1, N, 1)
     values = torch.cat([v, v.new_ones(*v.shape[:-1], 1)], dim=-1)  # (B, h, N, d_h + 1)
     values = values if padding is None else values.masked_fill(padding, 0)
-    features = q.shape[-1] if projection is None else projection.shape[0]
-    context, total = (values.new_zeros(*v.shape[:2], rows, values.shape[-1]) for rows in (features, 1))
+    sums = no_keys(values, q.shape[-1] if projection is None else projection.shape[0])
+    on_cpu = q.device.type == "cpu"
     if causal:
-        out = one_way(q, k, values, padding, phi, Sums(context, total), chunk)
+        rows = q.shape[0] * q.shape[1] * max(chunk, CHUNK)  # of a chunk; many small ones would have many sums
+        group = max(1, (ROWS_AT_ONCE if on_cpu else ROWS_ELSEWHERE) // max(1, rows))
+        out = one_way(q, k, values, padding, phi, sums, chunk, group)
     else:
-        step = TOKENS_AT_ONCE if q.device.type == "cpu" else q.shape[-2]
-        out = both_ways(q, k, values, padding, phi, Sums(context, total), step)
+        out = both_ways(q, k, values, padding, phi, sums, TOKENS_AT_ONCE if on_cpu else q.shape[-2])
     return out[..., :-1] / out[..., -1:].clamp_min(torch.finfo(out.dtype).tiny)
 
 
@@ -238,14 +332,15 @@ def feature_map(kernel: str, weight: Tensor | None) -> Relu | Softmax:
     return Softmax(weight)
 
 
-def chunks(n: int, step: int) -> list[slice]:
-    """Return the slices of ``step`` tokens that ``n`` tokens fall into; the last may be shorter."""
-    return [slice(start, min(start + step, n)) for start in range(0, n, step)]
+def parts(n: int, step: int) -> list[int]:
+    """Return the sizes of the parts of ``step`` tokens that ``n`` tokens fall into; the last may be shorter."""
+    return [min(step, n - start) for start in range(0, n, step)]
 
 
-def take(padding: Tensor | None, part: slice) -> Tensor | None:
-    """Return the padding of a chunk, None when there is none."""
-    return None if padding is None else padding[:, :, part]
+def in_chunks(x: Tensor, sizes: list[int], chunk: int) -> list[Tensor]:
+    """Return parts of tokens (B, h, N, ...), each in chunks (g, B, h, c, ...), or in one where they are fewer."""
+    split = torch.split(x, sizes, 2)
+    return [torch.unflatten(part, 2, (-1, min(chunk, part.shape[2]))).movedim(2, 0) for part in split]
 
 
 # -- modules -------------------------------------------------------------------------------------------------
