@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 import zoo as zoo_
-from zoo import store
+from zoo import environment, store
 
 HOSTILE = """
 import os, subprocess, sys, time
@@ -264,6 +264,74 @@ def test_killed_at_three_random_moments_and_resumed_each_case_is_measured_once(t
     seen = [(r.key, name) for r in store.load(folder).records for name in r.metrics]
     assert len(seen) == len(set(seen)), f"something was measured twice, killed after {moments} s"
     assert len(seen) == 2 * 3 * 3
+
+
+MEETING = """
+import os, time
+from pathlib import Path
+from torch import nn
+from zoo import ModelSpec, hookimpl, image_classifier
+
+HERE = Path({folder!r})
+
+def meet(mine, theirs):
+    (HERE / mine).touch()
+    end = time.monotonic() + 50
+    while not (HERE / theirs).exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert (HERE / theirs).exists(), "nobody came"
+    return quick(0)
+
+def quick(size): return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 10))
+def first(size): return meet("a", "b")
+def second(size): return meet("b", "a")
+def waits(size): return meet("c", "never")
+def last(size): return meet("e", "never")
+def dies(size): os._exit(1)
+
+@hookimpl
+def zoo_models():
+    for build in (first, second, waits, last, quick, dies):
+        yield ModelSpec(build.__name__, build=build, **image_classifier(default=32))
+"""
+
+
+@pytest.fixture
+def meeting(suite_file, tmp_path):
+    """Return the command that runs the static cases of such models, in their order."""
+
+    def command(*models: str) -> list[str]:
+        (tmp_path / "meeting.py").write_text(MEETING.format(folder=str(tmp_path)))
+        path = suite_file(f"schema: 1\ngroups: [{{models: [{', '.join(models)}], metrics: [params, macs]}}]\n")
+        asked = ["--plugin", "meeting.py", "--models", ",".join(models)]
+        return [sys.executable, "-m", "zoo.cli", "run", str(path), *asked]
+
+    return command
+
+
+@pytest.mark.skipif(environment.usable_cores() < 2, reason="one core runs one case at a time")
+def test_cases_that_are_only_counted_run_at_once_and_are_kept_in_order(meeting, tmp_path):
+    command = meeting("first", "second", "dies", "quick")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 1, done.stderr
+    kept = [(record.case.model, record.status) for record in store.load(tmp_path / "runs" / "mine").records]
+    assert kept == [("first", "ok"), ("second", "ok"), ("dies", "killed"), ("quick", "ok")]
+
+
+@pytest.mark.skipif(environment.usable_cores() < 2, reason="one core runs one case at a time")
+def test_an_interrupted_run_keeps_all_that_is_done_and_leaves_nothing_running(meeting, tmp_path):
+    process = subprocess.Popen(meeting("waits", "quick", "last"), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    with process:
+        while not ((tmp_path / "c").exists() and (tmp_path / "e").exists()):  # so one is done, between two that wait
+            time.sleep(0.05)
+        workers = process_tree(process.pid)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, said
+    assert "what was measured is kept" in said
+    assert [record.case.model for record in store.load(tmp_path / "runs" / "mine").records] == ["quick"]
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert not alive
 
 
 def process_tree(pid: int) -> list[psutil.Process]:

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 
 import pluggy
 
-from zoo.spec import FlopFormula, LayerSpec, ModelSpec, TaskSpec
+from zoo.spec import FlopFormula, LayerSpec, ModelSpec, Namespace, TaskSpec
 
 GROUP = "zoo"
 hookspec = pluggy.HookspecMarker(GROUP)
@@ -78,11 +78,31 @@ def zoo_flop_formulas() -> Iterable[FlopFormula]:
     return ()
 
 
+@hookspec
+def zoo_namespaces() -> Iterable[Namespace]:
+    """Yield zoos of others whose models this plugin makes known under a prefix, looked up only when asked for.
+
+    Example::
+
+        @hookimpl
+        def zoo_namespaces():
+            yield Namespace("mine/", list="zoo_mine.names:names", resolve="zoo_mine.names:spec")
+    """
+    return ()
+
+
 RECORD_TYPES: dict[str, type] = {
     "zoo_models": ModelSpec,
     "zoo_layers": LayerSpec,
     "zoo_tasks": TaskSpec,
     "zoo_flop_formulas": FlopFormula,
+    "zoo_namespaces": Namespace,
 }
 # What one record of each hook is called.
-KINDS = {"zoo_models": "model", "zoo_layers": "layer", "zoo_tasks": "task", "zoo_flop_formulas": "flop formula"}
+KINDS = {
+    "zoo_models": "model",
+    "zoo_layers": "layer",
+    "zoo_tasks": "task",
+    "zoo_flop_formulas": "flop formula",
+    "zoo_namespaces": "namespace",
+}

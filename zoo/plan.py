@@ -59,7 +59,7 @@ class Prints:
 
     def plugin(self, case: Case) -> str:
         """Return the print of a case's model, and of the layers that its options name."""
-        spec = self.registry.models[case.model]
+        spec = self.registry.model(case.model)
         named = [str(case.options.get(option, spec.knobs[option])) for option in spec.layer_options]
         return "-".join([self.model(case.model), *(self.layer(layer_name(text)) for text in named)])
 
@@ -74,7 +74,7 @@ class Prints:
     def model(self, name: str) -> str:
         """Return a model's print: its source and what its spec says, for the code may lie in another package."""
         if ("model", name) not in self.known:
-            spec = self.registry.models[name]
+            spec = self.registry.model(name)
             said = [dict(spec.knobs), jsonio.to_json(spec.sizes), jsonio.to_json(spec.input)]
             self.known["model", name] = f"{environment.source_hash(str(spec.build))}-{digest(said)}"
         return self.known["model", name]

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +22,7 @@ import pluggy
 from zoo import hookspecs, jsonio
 from zoo.errors import BadSpec, ZooError
 from zoo.hookspecs import GROUP, KINDS, RECORD_TYPES
-from zoo.spec import FlopFormula, LayerSpec, ModelSpec, TaskSpec, import_module
+from zoo.spec import FlopFormula, LayerSpec, ModelSpec, Namespace, TaskSpec, import_module
 
 OWN_DISTRIBUTION = "attention-zoo"
 FILE_PLUGIN_SECONDS = 120
@@ -57,6 +57,11 @@ class Plugin:
     def flop_formulas(self) -> tuple[FlopFormula, ...]:
         """What counts its operators."""
         return self.records.get("zoo_flop_formulas", ())
+
+    @property
+    def namespaces(self) -> tuple[Namespace, ...]:
+        """The zoos of others that it makes known."""
+        return self.records.get("zoo_namespaces", ())
 
     @property
     def owner(self) -> str:
@@ -139,6 +144,7 @@ class Loader:
                     message = f"the {kind} name {record.name!r} is already taken by {owner}"
                     raise BadSpec(f"{message}; {plugin.owner} wants it too")
                 taken[record.name] = "itself, as it is yielded twice"
+        check_prefixes([*self.plugins, plugin])
         self.plugins.append(plugin)
 
     def load_file(self, path: str) -> Plugin:
@@ -149,6 +155,16 @@ class Loader:
         except BadSpec as error:
             raise ZooError(f"--plugin {path}: {error}") from None
         return plugin
+
+
+def check_prefixes(plugins: Sequence[Plugin]) -> None:
+    """Raise BadSpec for a model whose name lies in a namespace: it would hide the one that is looked up there."""
+    for owner, namespace in ((plugin, n) for plugin in plugins for n in plugin.namespaces):
+        for plugin in plugins:
+            for model in plugin.models:
+                if model.name.startswith(namespace.prefix):
+                    taken = f"lies in the namespace {namespace.name} of {owner.owner}"
+                    raise BadSpec(f"the model name {model.name!r} {taken}; {plugin.owner} wants it too")
 
 
 def check_plain(record: Any) -> None:

@@ -176,6 +176,12 @@ class Pool:
         server.close()
         return base
 
+    def kill(self) -> None:
+        """Kill all servers, and with them everything that they forked, without waiting; another thread may do it."""
+        for base in list(self.bases.values()):
+            if base.process:
+                base.process.kill()
+
     def close(self) -> None:
         """End all servers, and with them everything that they forked."""
         for server in {id(s): s for s in (*self.served.values(), *self.bases.values())}.values():

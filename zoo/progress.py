@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from zoo.plan import Plan, Work
 
 
+# How many models a line names at most.
+MOST_NAMES = 20
+
+
 class Reporter:
     """Tells nobody."""
 
@@ -74,8 +78,9 @@ class LineReporter(Reporter):
             self.say(f"zoo: {problem}")
         self.say(plan_line(plan))
         for why, cases in grouped(plan.skipped).items():
-            names = ", ".join(dict.fromkeys(case.model for case in cases))
-            self.say(f"  skipped, {why}: {len(cases)} cases of {names}")
+            names = list(dict.fromkeys(case.model for case in cases))
+            told = ", ".join(names[:MOST_NAMES]) + (", ..." if len(names) > MOST_NAMES else "")
+            self.say(f"  skipped, {why}: {len(cases)} cases of {told}")
 
     def finished(self, number: int, work: Work, records: Sequence[CaseRecord], seconds: float) -> None:
         """Write the case's line."""

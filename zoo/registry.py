@@ -8,20 +8,23 @@ import functools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from zoo import jsonio
-from zoo.errors import BadSize, BadSpec, UnknownName
-from zoo.plugins import Failure, Loader, Plugin
-from zoo.spec import FlopFormula, LayerSpec, ModelSpec, Size, TaskSpec, resolve
+from zoo.errors import BadSize, BadSpec, UnknownName, ZooError
+from zoo.plugins import Failure, Loader, Plugin, check_plain, reason_of
+from zoo.spec import FlopFormula, ImportString, LayerSpec, ModelSpec, Namespace, Size, TaskSpec, resolve
 
 Spec = TypeVar("Spec")
 
 
 @dataclass(frozen=True)
 class Registry:
-    """All models, layers and tasks by name, and the formulas of custom operators."""
+    """All models, layers and tasks by name, namespaces by prefix, and the formulas of custom operators.
+
+    ``looked_up`` holds the models of namespaces that were asked for so far; ``models`` has none of them.
+    """
 
     plugins: tuple[Plugin, ...]
     failures: tuple[Failure, ...]
@@ -31,6 +34,8 @@ class Registry:
     flop_formulas: tuple[FlopFormula, ...]
     owners: dict[tuple[str, str], Plugin]
     files: tuple[Plugin, ...] = ()
+    namespaces: dict[str, Namespace] = field(default_factory=dict)
+    looked_up: dict[str, ModelSpec] = field(default_factory=dict)
 
     @classmethod
     def load(cls, files: Iterable[str] = (), added: Iterable[Plugin] = ()) -> Registry:
@@ -55,15 +60,58 @@ class Registry:
             owners={
                 (kind, spec.name): plugin
                 for plugin in plugins
-                for kind, specs in (("model", plugin.models), ("layer", plugin.layers), ("task", plugin.tasks))
+                for kind, specs in (
+                    *(("model", plugin.models), ("layer", plugin.layers), ("task", plugin.tasks)),
+                    ("namespace", plugin.namespaces),
+                )
                 for spec in specs
             },
             files=tuple(on_top),
+            namespaces={namespace.prefix: namespace for plugin in plugins for namespace in plugin.namespaces},
         )
 
     def model(self, name: str) -> ModelSpec:
-        """Return a model's spec. UnknownName suggests what is near and shows the plugins that failed."""
-        return self._find("model", self.models, name)
+        """Return a model's spec, looked up in its namespace where it has one.
+
+        UnknownName suggests what is near and shows the plugins that failed.
+        """
+        namespace = self.namespace(name)
+        if namespace is None:
+            return self._find("model", self.models, name)
+        if name not in self.looked_up:
+            self.looked_up[name] = self._look_up(namespace, name)
+            self.owners["model", name] = self.owners["namespace", namespace.name]
+        return self.looked_up[name]
+
+    def namespace(self, name: str) -> Namespace | None:
+        """Return the namespace that the name of a model, or a glob, begins with; None for all others."""
+        head, slash, _ = name.partition("/")
+        return self.namespaces.get(head + slash)
+
+    def names(self, pattern: str) -> Iterable[str]:
+        """Return the names that a glob is matched with: a namespace's where it begins with one, else the models'."""
+        namespace = self.namespace(pattern)
+        if namespace is None:
+            return self.models
+        return [namespace.prefix + name for name in self._ask(namespace, namespace.list)]
+
+    def _look_up(self, namespace: Namespace, name: str) -> ModelSpec:
+        spec = self._ask(namespace, namespace.resolve, name.removeprefix(namespace.prefix))
+        if spec is None:
+            raise UnknownName("model", name, self.names(name))
+        if not isinstance(spec, ModelSpec) or spec.name != name:
+            owner = self.owners["namespace", namespace.name].owner
+            raise ZooError(f"{namespace.resolve} of {owner} returns {spec!r}; expected a ModelSpec called {name}")
+        check_plain(spec)
+        return spec
+
+    def _ask(self, namespace: Namespace, code: ImportString, *args: str) -> Any:
+        """Call a function of a namespace. ZooError names the plugin and the reason when it fails."""
+        try:
+            return resolve(str(code))(*args)
+        except Exception as error:
+            owner = self.owners["namespace", namespace.name].owner
+            raise ZooError(f"the namespace {namespace.name} of {owner} fails: {reason_of(error)}") from error
 
     def layer(self, name: str) -> LayerSpec:
         """Return a layer's spec. UnknownName as for a model."""
@@ -90,9 +138,11 @@ class Registry:
         return {"custom": self.custom, "files": [jsonio.to_json(plugin) for plugin in layers]}
 
     def match_models(self, pattern: str) -> list[str]:
-        """Return the names that a glob matches, or the name itself. UnknownName when there is none."""
-        found = [name for name in self.models if fnmatch.fnmatchcase(name, pattern)]
-        return found or [self.model(pattern).name]
+        """Return the names that a glob matches, or the name itself. UnknownName when there is none.
+
+        Models of a namespace are among them only where the glob begins with its prefix.
+        """
+        return matching(self.names(pattern), pattern) or [self.model(pattern).name]
 
 
 _in_use: ContextVar[Registry | None] = ContextVar("registry", default=None)
@@ -127,8 +177,8 @@ def using(registry: Registry) -> Iterator[None]:
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Return the names of the models that a glob matches."""
-    return matching(installed().models, pattern)
+    """Return the names of the models that a glob matches; those of a namespace for a glob that begins with it."""
+    return matching(installed().names(pattern), pattern)
 
 
 def list_layers(pattern: str = "*") -> list[str]:

@@ -5,12 +5,17 @@ Whatever a model does (crash, hang, eat memory) becomes a status, never the end 
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import itertools
 import statistics as stdlib_statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from zoo import environment, jsonio
@@ -398,14 +403,65 @@ def execute(plan: Plan, prints: Prints, store: Store, reporter: Reporter) -> Ite
     if machine.id not in store.machines:
         store.append(machine)
     session = Session(prints.registry, prints, on_progress=reporter.progress, environment_id=machine.id)
-    try:
-        for number, work in enumerate(plan.work, 1):
+    with contextlib.closing(session.pool), contextlib.closing(runs(session, plan.work)) as started:
+        for number, (work, found) in enumerate(started, 1):
             reporter.started(number, work)
-            began, records = time.monotonic(), []
-            for record in session.run_block([work]):
+            records = []
+            for record in found:
                 store.append(record)
                 records.append(record)
                 yield record
-            reporter.finished(number, work, records, time.monotonic() - began)
+            reporter.finished(number, work, records, sum(record.seconds or 0.0 for record in records))
+
+
+def runs(session: Session, works: Sequence[Work]) -> Generator[tuple[Work, Iterable[CaseRecord]]]:
+    """Yield each case with its records, in order: those to be measured in turn, those that nothing disturbs at once."""
+    for quiet, group in itertools.groupby(works, needs_quiet):
+        if quiet:
+            yield from ((work, session.run_block([work])) for work in group)
+        else:
+            yield from at_once(session, list(group))
+
+
+def needs_quiet(work: Work) -> bool:
+    """Tell whether a case is measured, so that nothing may run beside it."""
+    return any(work.wanted[phase] for phase in PHASES if phase != "static")
+
+
+def at_once(session: Session, works: Sequence[Work]) -> Iterator[tuple[Work, list[CaseRecord]]]:
+    """Run cases side by side, one a core and each core with servers of its own, and yield them in order.
+
+    An interruption ends what is running, after everything that is done was yielded.
+    """
+    cores = min(environment.usable_cores(), len(works))
+    sessions = [session, *(replace(session, pool=Pool()) for _ in range(cores - 1))]
+    idle: SimpleQueue[Session] = SimpleQueue()
+    for one in sessions:
+        idle.put(one)
+
+    def run(work: Work) -> tuple[Work, list[CaseRecord]]:
+        one = idle.get()
+        try:
+            return work, list(one.run_block([work]))
+        finally:
+            idle.put(one)
+
+    executor = ThreadPoolExecutor(cores)
+    waiting = deque(executor.submit(run, work) for work in works)
+    try:
+        while waiting:
+            ended = waiting[0].result()
+            waiting.popleft()
+            yield ended
+    except KeyboardInterrupt:
+        executor.shutdown(wait=False, cancel_futures=True)
+        yield from [future.result() for future in waiting if future.done() and not future.cancelled()]
+        raise
     finally:
-        session.pool.close()
+        executor.shutdown(wait=False, cancel_futures=True)
+        if waiting:
+            for one in sessions:
+                one.pool.kill()  # what is running ends now
+        executor.shutdown()
+        for one in sessions[1:]:
+            one.pool.close()

@@ -31,6 +31,7 @@ CASE_AXES = (
     *("compile", "attention_backend", "machine", "options"),
 )
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*(/[A-Za-z0-9][A-Za-z0-9_.\-]*)?")
+PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*/")
 
 
 # -- code by name --------------------------------------------------------------------------------------------
@@ -546,11 +547,14 @@ class FlopFormula:
     """What counts a custom operator of a plugin: ``op`` is its torch name, ``namespace::name``.
 
     ``macs(*args, out=shape, **kwargs)`` returns the MACs of one call. It is given the operator's arguments with every
-    tensor replaced by its shape, and ``out``, the shape of its first result.
+    tensor replaced by its shape, and ``out``, the shape of its first result; None says that shapes do not tell. The
+    operator of its gradients is one of its own, and counts what the chain rule needs. ``memory(*args, **kwargs)``, if
+    given, allocates as the operator does; it is run on fake tensors to predict the peak.
     """
 
     op: str
     macs: ImportString
+    memory: ImportString | None = None
 
     def __post_init__(self) -> None:
         """Hold the name to torch's form."""
@@ -559,11 +563,44 @@ class FlopFormula:
         if self.op.partition("::")[0] in ("aten", "prim", "prims"):
             raise BadSpec(f"{self.op} is torch's own operator; a plugin counts operators of its own")
         object.__setattr__(self, "macs", import_string(self.macs))
+        if self.memory is not None:
+            object.__setattr__(self, "memory", import_string(self.memory))
 
     @property
     def name(self) -> str:
         """What it is registered under."""
         return self.op
+
+
+# -- namespaces ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """The models of another zoo, looked up only when one is asked for by name, or by a glob that begins with
+    ``prefix``.
+
+    ``list()`` returns their names, and ``resolve(name)`` the ModelSpec of one of them, None where there is none; both
+    without the prefix, which ends in a slash. A name may be resolved without being listed (one of many checkpoints,
+    say). Both may import what is slow to import: they are called in the process that asks.
+    """
+
+    prefix: str
+    list: ImportString
+    resolve: ImportString
+    notes: str = ""
+
+    def __post_init__(self) -> None:
+        """Hold the prefix to its form, and turn functions into import strings."""
+        if not isinstance(self.prefix, str) or not PREFIX.fullmatch(self.prefix):
+            raise BadSpec(f"{self.prefix!r} is not the prefix of a namespace; expected a name and a slash: 'mine/'")
+        object.__setattr__(self, "list", import_string(self.list))
+        object.__setattr__(self, "resolve", import_string(self.resolve))
+
+    @property
+    def name(self) -> str:
+        """What it is registered under: the glob of all its models."""
+        return f"{self.prefix}*"
 
 
 # -- metrics and tasks ---------------------------------------------------------------------------------------
