@@ -27,11 +27,13 @@ record
 store
 environment
 statistics
-metrics.formulas
-metrics.params metrics.macs metrics.speed
-metrics.memory
+metrics.formulas metrics.operators metrics.meta metrics.handles
+metrics.whole metrics.counts metrics.params
+metrics.macs metrics.speed metrics.roofline
+metrics.memory metrics.scratch metrics.batch metrics.audit
+metrics.predicted_memory
 data
-train
+train analysis
 worker
 server
 pool
@@ -40,7 +42,7 @@ progress
 runner
 forecast
 tables
-plots
+plots breakdown
 report
 testing scaffold
 cli
@@ -51,10 +53,18 @@ MAY_IMPORT_TORCH = {
     "data",
     "train",
     "worker",
+    "analysis",
     "metrics.formulas",
+    "metrics.operators",
+    "metrics.whole",
     "metrics.params",
     "metrics.macs",
+    "metrics.meta",
     "metrics.memory",
+    "metrics.scratch",
+    "metrics.predicted_memory",
+    "metrics.handles",
+    "metrics.audit",
     "metrics.speed",
     "weights",
     "testing",

@@ -19,6 +19,7 @@ _WHERE = {
     "LayerSpec": "zoo.spec",
     "Metric": "zoo.spec",
     "ModelSpec": "zoo.spec",
+    "Namespace": "zoo.spec",
     "Recipe": "zoo.spec",
     "Size": "zoo.spec",
     "SizeRule": "zoo.spec",
@@ -32,12 +33,16 @@ _WHERE = {
     "list_models": "zoo.registry",
     "load_records": "zoo.tables",
     "load_weights": "zoo.weights",
+    "over_images": "zoo.analysis",
+    "profile": "zoo.analysis",
     "read_layer": "zoo.spec",
     "run": "zoo.runner",
 }
 __all__ = ["__version__", *_WHERE]
 
 if TYPE_CHECKING:
+    from zoo.analysis import over_images as over_images
+    from zoo.analysis import profile as profile
     from zoo.cost import Cost as Cost
     from zoo.errors import BadSize as BadSize
     from zoo.errors import BadSpec as BadSpec
@@ -55,6 +60,7 @@ if TYPE_CHECKING:
     from zoo.spec import LayerSpec as LayerSpec
     from zoo.spec import Metric as Metric
     from zoo.spec import ModelSpec as ModelSpec
+    from zoo.spec import Namespace as Namespace
     from zoo.spec import Recipe as Recipe
     from zoo.spec import Size as Size
     from zoo.spec import SizeRule as SizeRule

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from zoo import __version__
 from zoo.errors import UnknownName, ZooError
 
 if TYPE_CHECKING:
+    from zoo import analysis
+    from zoo.metrics.roofline import Ceilings
     from zoo.registry import Registry
     from zoo.report import Report
     from zoo.runner import Request
@@ -23,8 +26,8 @@ if TYPE_CHECKING:
     from zoo.tables import Format
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
-KINDS = ("model", "layer", "task", "suite")
-COUNTED = ("models", "layers", "tasks")
+KINDS = ("model", "layer", "task", "suite", "namespace")
+COUNTED = ("models", "layers", "tasks", "namespaces")
 
 
 class Command(click.Group):
@@ -64,11 +67,12 @@ def print_json(data: Any) -> None:
     click.echo(json.dumps(data, indent=2, allow_nan=False))
 
 
-def print_columns(rows: Sequence[Sequence[str]]) -> None:
-    """Print rows of text with aligned columns."""
+def print_columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
+    """Print rows of text with aligned columns; those of numbers, ``right``, end at one line."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
     for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        cells = [cell.rjust(widths[i]) if i in right else cell.ljust(widths[i]) for i, cell in enumerate(row)]
+        click.echo("  ".join(cells).rstrip())
 
 
 def load_registry(plugins: Iterable[str]) -> Registry:
@@ -90,13 +94,14 @@ def load_registry(plugins: Iterable[str]) -> Registry:
 @plugin_option
 @json_option
 def list_(glob: str, kind: str | None, plugins: tuple[str, ...], as_json: bool) -> None:
-    """List what is registered, by name or GLOB."""
+    """List what is registered, by name or GLOB. Models of a namespace are listed by a glob that begins with it."""
     from zoo.resources import suites
 
     registry = load_registry(plugins)
     found: list[dict[str, str]] = []
-    for what, specs in (("model", registry.models), ("layer", registry.layers)):
-        for spec in specs.values():
+    models = [registry.model(name) for name in registry.match_models(glob if registry.namespace(glob) else "*")]
+    for what, specs in (("model", models), ("layer", list(registry.layers.values()))):
+        for spec in specs:
             owner = registry.owners[what, spec.name].name
             found.append({"name": spec.name, "kind": what, "family": spec.family, "plugin": owner, "about": spec.notes})
     for task in registry.tasks.values():
@@ -104,6 +109,10 @@ def list_(glob: str, kind: str | None, plugins: tuple[str, ...], as_json: bool) 
         about = task.description
         found.append({"name": task.name, "kind": "task", "family": task.kind, "plugin": owner, "about": about})
     found += [{"name": name, "kind": "suite", "family": "", "plugin": "", "about": ""} for name in suites()]
+    for namespace in () if registry.namespace(glob) else registry.namespaces.values():
+        owner = registry.owners["namespace", namespace.name].name
+        row = {"name": namespace.name, "kind": "namespace", "family": "", "plugin": owner, "about": namespace.notes}
+        found.append(row)
     shown = [f for f in found if fnmatch.fnmatchcase(f["name"], glob) and kind in (None, f["kind"])]
     if as_json:
         print_json(shown)
@@ -118,10 +127,18 @@ def list_(glob: str, kind: str | None, plugins: tuple[str, ...], as_json: bool) 
 @main.command()
 @click.argument("name")
 @click.option("--results", default="runs", show_default=True, help="Where records are, to show one by its key.")
+@click.option("--audit", "audit_", is_flag=True, help="Count a model's MACs with fvcore too, and say why it differs.")
+@click.option("--size", help="The size to audit at; left out, the model's default.")
 @plugin_option
 @json_option
-def show(name: str, results: str, plugins: tuple[str, ...], as_json: bool) -> None:
+def show(name: str, results: str, audit_: bool, size: str | None, plugins: tuple[str, ...], as_json: bool) -> None:
     """Show everything known of one NAME: a model, a layer, a task, a suite, or a record by its key."""
+    if audit_:
+        found = audited(name, size, load_registry(plugins))
+        print_json(found) if as_json else print_audit(found)
+        return
+    if size:
+        raise ZooError("--size is for --audit; everything else that is known of a model holds at any size")
     data = describe(name, load_registry(plugins), Path(results))
     if as_json:
         print_json(data)
@@ -142,8 +159,8 @@ def describe(name: str, registry: Registry, results: Path) -> dict[str, Any]:
     from zoo import published
     from zoo.resources import suites
 
-    if name in registry.models:
-        spec = registry.models[name]
+    if name in registry.models or registry.namespace(name):
+        spec = registry.model(name)
         data = dataclasses.asdict(spec)
         quoted = published.of(*spec.published) if spec.published else []
         data["plugin"] = registry.owners["model", name].owner
@@ -175,6 +192,70 @@ def describe(name: str, registry: Registry, results: Path) -> dict[str, Any]:
         return found
     known = [*registry.models, *registry.layers, *registry.tasks, *suites()]
     raise UnknownName("model, layer, task, suite or record", name, known, map(str, registry.failures))
+
+
+def audited(name: str, size: str | None, registry: Registry) -> dict[str, Any]:
+    """Return both counts of a model: on the meta device, or where that needs values on the CPU, at a small size."""
+    spec = registry.model(name)
+    knobs, at = spec.knobs, spec.size(size)
+    spec.sizes.check(at, knobs)
+
+    from zoo.metrics import audit
+    from zoo.registry import using
+    from zoo.spec import resolve
+
+    def count(device: str) -> audit.Audit:
+        """Build and count on a device."""
+        with using(registry):
+            return audit.audit_model(
+                lambda: resolve(str(spec.build))(at.native, **knobs),
+                lambda *where: resolve(str(spec.input.make))(at, 1, *where, **spec.input_params({})),
+                registry.custom,
+                device,
+            )
+
+    device, why = "meta", spec.data_dependent
+    try:
+        found = None if why else count(device)
+    except audit.Untraceable as error:
+        found, why = None, str(error)
+    if found is None:
+        device, at = "cpu", at if size else spec.size(spec.sizes.nearest(1, knobs)[0])
+        found = count(device)
+    return {"name": name, "size": str(at), "device": device, "why_not_meta": why, **found.as_data()}
+
+
+def print_audit(found: dict[str, Any]) -> None:
+    """Print both counts, what each does not count, and the reasons for the difference, which add up to it."""
+    where = "on the meta device" if found["device"] == "meta" else f"on the CPU, because {found['why_not_meta']}"
+    click.echo(f"{found['name']} at {found['size']}, one sample, {where}\n")
+    version, rows = found["fvcore"], [("counter", "MACs", "does not count")]
+    for key, label in (("ours", "ours"), ("shipped", f"fvcore {version}"), ("handled", "fvcore, with our handles")):
+        count = found[key]
+        macs = "none" if count["macs"] is None else f"{count['macs']:,}"
+        rows.append((label, macs, count["failure"] or most_often(count["uncounted"])))
+    print_columns(rows, right=(1,))
+    if any(found[key]["flops_fft"] for key in ("ours", "handled")):
+        click.echo(
+            f"FLOPs of Fourier transforms, in no count of MACs: ours {found['ours']['flops_fft']:,}, "
+            f"with our handles {found['handled']['flops_fft']:,}"
+        )
+    if found["shipped"]["macs"] is None:
+        return
+    difference = found["ours"]["macs"] - found["shipped"]["macs"]
+    why = [
+        ("ours less fvcore's, because", f"{difference:+,}"),
+        *((r["text"], f"{r['macs']:+,}") for r in found["reasons"]),
+    ]
+    click.echo()
+    print_columns([*why, ("unexplained", f"{found['unexplained']:+,}" if found["unexplained"] else "0")], right=(1,))
+
+
+def most_often(calls: dict[str, int], shown: int = 8) -> str:
+    """Name the operators that are called most often, with their calls."""
+    ordered = sorted(calls.items(), key=lambda item: -item[1])
+    named = ", ".join(f"{op} x{n}" for op, n in ordered[:shown])
+    return named + (f", and {len(ordered) - shown} more" if len(ordered) > shown else "")
 
 
 def records_by_key(key: str, results: Path) -> dict[str, Any]:
@@ -227,6 +308,207 @@ def plugins_(as_json: bool) -> None:
         head = f"{row['name']}  {row['distribution']} {row['version']}".rstrip()
         holds = ", ".join(f"{row[kind]} {kind}" for kind in COUNTED if row[kind]) or "nothing"
         click.echo(f"{head}  " + (holds if row["failure"] is None else f"FAILED: {row['failure']}"))
+
+
+# -- static cost ---------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--size", help="224px, 800x1066px, 512tok; left out, each model's default.")
+@click.option("--batch", "batch_size", type=click.IntRange(1), default=1, show_default=True, help="Samples a batch.")
+@click.option("--dtype", default="float32", show_default=True, help="Of weights and inputs.")
+@click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Give an option another value.")
+@click.option("--depth", type=click.IntRange(0), default=1, show_default=True, help="Levels of modules to show.")
+@click.option("--convention", default="mac", show_default=True, help="mac, flop, flop+elementwise, detr2020 or fvcore.")
+@click.option("--ceilings", metavar="FLOP/S,BYTE/S", help="What a machine does at most: add the least time it takes.")
+@click.option("--memory", metavar="BYTES", help="16GiB, say: add the largest batch that is predicted to fit.")
+@click.option(
+    "--images", metavar="PATH", help="Count over real images, each at its size: a folder, or a COCO JSON file."
+)
+@click.option("--limit", type=click.IntRange(1), help="Only the first images.")
+@click.option("--picture", metavar="FILE", help="Draw where the MACs are: .svg, .png, .pdf or .html.")
+@click.option("--quick", is_flag=True, help="Parameters and MACs only: no training step, no memory.")
+@plugin_option
+@json_option
+def profile(
+    names: tuple[str, ...],
+    settings: tuple[str, ...],
+    images: str | None,
+    limit: int | None,
+    picture: str | None,
+    plugins: tuple[str, ...],
+    as_json: bool,
+    convention: str,
+    **asked: Any,
+) -> None:
+    """Tell what models cost without running them: parameters, MACs, activations, memory, by operator and module.
+
+    NAME is a model, a layer, a glob such as 'timm/vit_*', or package.module:factory for what is no plugin.
+    """
+    from zoo.metrics import CONVERTIBLE
+    from zoo.registry import using
+
+    if convention not in CONVERTIBLE:
+        raise ZooError(f"{convention!r} is not a convention; expected one of {', '.join(CONVERTIBLE)}")
+    options: dict[str, Any] = {name: only(name, values) for name, values in parse_settings(settings).items()}
+    registry = load_registry(plugins)
+    chosen = [found for name in names for found in to_profile(name, registry)]
+    with using(registry):
+        if images:
+            print_over_images(chosen, images, limit, convention, options, as_json)
+        else:
+            print_profiles(chosen, options, convention, picture, as_json, **asked)
+
+
+def only(name: str, values: Sequence[Scalar]) -> Scalar:
+    """Return the one value of an option. ZooError when there are several."""
+    if len(values) != 1:
+        raise ZooError(f"--set {name}: a profile takes one value, not {len(values)}; profile them one by one")
+    return values[0]
+
+
+def to_profile(name: str, registry: Registry) -> list[str]:
+    """Return the models and layers that a name or glob stands for; code is taken as it is."""
+    if ":" in name:
+        return [name]
+    layers = fnmatch.filter(registry.layers, name)
+    models = fnmatch.filter(registry.names(name), name)
+    return [*models, *(layer for layer in layers if layer not in models)] or [registry.model(name).name]
+
+
+def print_profiles(
+    names: Sequence[str],
+    options: dict[str, Any],
+    convention: str,
+    picture: str | None,
+    as_json: bool,
+    *,
+    size: str | None,
+    batch_size: int,
+    dtype: str,
+    depth: int,
+    ceilings: str | None,
+    memory: str | None,
+    quick: bool,
+) -> None:
+    """Profile each model and print what is found; one that cannot be built is told, and the others go on."""
+    from zoo import analysis, breakdown
+
+    machine, allowed = read_ceilings(ceilings), read_bytes(memory)
+    found, failed = [], 0
+    for name in names:
+        try:
+            made = analysis.profile(name, size, batch_size=batch_size, dtype=dtype, **options)
+            data = made.to_json(memory=not quick, training=not quick, depth=depth)
+            if machine:
+                data["bounds"] = data["macs"] is not None and dataclasses.asdict(made.bounds(machine))
+            if allowed:
+                data["largest_batch"] = {
+                    "inference": made.largest_batch(allowed),
+                    "training": made.largest_batch(allowed, True),
+                }
+            if picture:
+                draw_profile(made, picture)
+        except Exception as error:
+            if len(names) == 1 and isinstance(error, ZooError):
+                raise
+            failed += 1
+            text = " ".join(str(error).split())[:300]
+            click.echo(
+                f"zoo: {name}: {text if isinstance(error, ZooError) else f'{type(error).__name__}: {text}'}", err=True
+            )
+            continue
+        found.append(data)
+    if as_json:
+        print_json(found)
+    elif found:
+        print_columns(breakdown.table(found, convention), right=range(2, 12))
+        for data in found if machine or allowed else ():
+            print_machine(data)
+        if len(found) == 1 and found[0]["macs"]:
+            click.echo()
+            print_columns(breakdown.by_operator(found[0]), right=(1, 2))
+            click.echo()
+            print_columns(breakdown.by_module(found[0]), right=(2, 3, 4))
+        click.echo()
+        for note in breakdown.notes(found, convention):
+            click.echo(f"- {note}")
+    if failed:
+        sys.exit(EXIT_FAILED)
+
+
+def print_machine(data: dict[str, Any]) -> None:
+    """Print the least times on a machine, and the largest batches in its memory."""
+    from zoo.breakdown import seconds_text
+
+    if bounds := data.get("bounds"):
+        told = ", ".join(f"{name.replace('_', ' ')} {seconds_text(value)}" for name, value in bounds.items())
+        click.echo(f"{data['model']}: {told}; {data['intensity']:.3g} FLOPs a byte")
+    if batch := data.get("largest_batch"):
+        click.echo(f"{data['model']}: largest batch {batch['inference']}, in training {batch['training']}")
+
+
+def draw_profile(made: analysis.Profile, picture: str) -> None:
+    """Draw where the MACs of a profile are."""
+    from zoo import breakdown
+
+    subject = made.subject
+    told = f"{breakdown.quantity(made.macs)} MACs of one sample at {subject.size}, by module"
+    breakdown.save(breakdown.icicle(made.tree, subject.name, told), Path(picture))
+    click.echo(f"saved: {picture}", err=True)
+
+
+def print_over_images(
+    names: Sequence[str], images: str, limit: int | None, convention: str, options: dict[str, Any], as_json: bool
+) -> None:
+    """Print the mean and the spread of a count over real images."""
+    from zoo import analysis, breakdown
+    from zoo.metrics import CONVENTIONS
+
+    found = [analysis.over_images(name, images, limit=limit, **options).to_json() for name in names]
+    if as_json:
+        print_json(found)
+        return
+    rows = [("Model", "Images", "Sizes", f"mean ({convention})", "sd")]
+    for data in found:
+        kept = data["conventions"][convention]
+        counts = (breakdown.quantity(kept["mean"]), breakdown.quantity(kept["sd"]))
+        rows.append((data["model"], str(data["images"]), str(data["sizes"]), *counts))
+    print_columns(rows, right=(1, 2, 3, 4))
+    click.echo(f"- {convention}: {CONVENTIONS[convention]}")
+    click.echo("- each image scaled to a short side of 800 pixels, its long side at most 1333")
+
+
+def read_ceilings(text: str | None) -> Ceilings | None:
+    """Read ``FLOP/S,BYTE/S``. ZooError when it is not two numbers above zero."""
+    from zoo.metrics.roofline import Ceilings
+
+    if text is None:
+        return None
+    try:
+        flops, bandwidth = (float(part) for part in text.split(","))
+    except ValueError:
+        flops = bandwidth = 0.0
+    if not (flops > 0 and bandwidth > 0):
+        raise ZooError(f"--ceilings {text}: expected FLOP/s and bytes/s, such as 172e9,12.5e9")
+    return Ceilings(flops, bandwidth)
+
+
+def read_bytes(text: str | None) -> int | None:
+    """Read a number of bytes, ``16GiB``. ZooError when it is none."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"([\d.]+) *([KMGT]i?)?B?", text.strip(), re.IGNORECASE)
+    try:
+        number = float(found[1]) if found else 0.0
+    except ValueError:
+        number = 0.0
+    if not found or number <= 0:
+        raise ZooError(f"--memory {text}: expected bytes, such as 16GiB or 500MB")
+    unit = (found[2] or "").upper()
+    base = 1024 if unit.endswith("I") else 1000
+    return int(number * base ** (" KMGT".index(unit[0]) if unit else 0))
 
 
 # -- running -------------------------------------------------------------------------------------------------
@@ -361,7 +643,7 @@ def check(names: tuple[str, ...], plugins: tuple[str, ...], as_json: bool) -> No
     known = [*registry.models, *registry.layers]
     chosen: list[str] = []
     for name in names:
-        found = fnmatch.filter(known, name)
+        found = registry.match_models(name) if registry.namespace(name) else fnmatch.filter(known, name)
         if not found:
             raise UnknownName("model or layer", name, known, map(str, registry.failures))
         chosen += [f for f in found if f not in chosen]
