@@ -83,9 +83,9 @@ class OnCpu(Patches):
         self.scale = nn.Parameter(torch.ones(8, device="cpu"))
 
 
-class Local(Patches):
+class Unknown(Patches):
     def mix(self, tokens: Tensor) -> Tensor:
-        return (tokens * tokens.roll(1, dims=1)).sum(dim=1)
+        return tokens.mean(dim=1) * torch.linalg.svdvals(tokens.detach())[:, :1]
 
 
 class Raises(Patches):
@@ -210,7 +210,7 @@ def test_a_model_that_conforms_passes_every_rule():
         (Detached, {"gradients"}, "no gradient reaches the trainable parameter patches.weight and 1 more"),
         (HidesState, {"state_dict"}, "it holds state outside it"),
         (OnCpu, {"meta"}, "its parameter scale is not on torch's default device"),
-        (Local, {"counted"}, "in no count: mul\\+sum"),
+        (Unknown, {"counted"}, "in no count: aten._linalg_svd"),
         (Raises, {"meta"}, "ValueError: nothing to mix \\(test_testing.py:"),
         (Exits, {"meta"}, "SystemExit: 0"),
         (NotFinite, {"gradients"}, "the gradient of the parameter .* is not finite"),
