@@ -22,6 +22,7 @@ from profiled import peak_of_allocations
 from torch import nn
 
 import zoo
+from zoo.analysis import bodies_of
 from zoo.metrics import memory, predicted_memory
 from zoo.registry import installed
 from zoo.spec import resolve
@@ -48,10 +49,6 @@ CASES: dict[str, tuple[tuple[int, ...], int]] = {
     "detr_r50": (LARGER, 1),
     "resnet_nano": (IMAGES, 16),
     "resnet50": (LARGER, 2),
-}
-BODIES = {
-    "zoo_sasa::local_attention": "zoo_sasa.local:forward",
-    "zoo_sasa::local_attention_backward": "zoo_sasa.local:backward",
 }
 
 
@@ -85,7 +82,7 @@ class Case:
     def predict(self) -> predicted_memory.Prediction:
         """Predict the peak."""
         predict = predicted_memory.predict_training_peak if self.training else predicted_memory.predict_peak
-        return predict(self.build, self.inputs, bodies=BODIES)
+        return predict(self.build, self.inputs, bodies=bodies_of(installed()))
 
     def prepare(self) -> tuple[Callable[[], object], Callable[[], int]]:
         """Return the call that is measured, and what tells the bytes that are there before it."""

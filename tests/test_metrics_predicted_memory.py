@@ -273,3 +273,19 @@ def test_training_agrees_with_the_profiler(name: str, optimizer: str) -> None:
     transient = peak_of_allocations(lambda: memory.train_step(module, ((x,), {}), made))
     real = memory.storage_bytes(module, (x,)) + memory.state_bytes(made) + transient
     assert predict_training_peak(build, images(*shape), optimizer).peak == pytest.approx(real, rel=0.01)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return nn.functional.linear(x.transpose(0, 1), weight, bias)
+
+
+def _product_and_sum(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return x.transpose(0, 1) @ weight.mT + bias
+
+
+@pytest.mark.parametrize("function", [_linear, _product_and_sum])
+def test_a_bias_is_added_in_place_by_linear_and_not_by_a_sum(function: Callable[..., Tensor]) -> None:
+    shapes = (4, 64, 16), (48, 16), (48,)
+    tensors = [torch.randn(shape) for shape in shapes]
+    real = sum(t.nbytes for t in tensors) + peak_of_allocations(lambda: function(*tensors))
+    assert predict_peak(lambda: Lambda(function), lambda _: (tuple(map(torch.zeros, shapes)), {})).peak == real

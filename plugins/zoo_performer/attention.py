@@ -40,6 +40,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo import ZooError
+from zoo.metrics.folding import over_tokens
 from zoo_performer import CHUNK
 
 TOKENS_AT_ONCE = 1024  # on a CPU: features of more tokens than these leave its cache
@@ -307,18 +308,24 @@ def favor(
     False at padding, which no query attends to; where there is no key left, the output is zero.
     """
     phi = feature_map(kernel, None if projection is None else projection.mT * q.shape[-1] ** -0.25)
-    padding = None if mask is None else ~mask[:, None, :, None]  # (B, 1, N, 1)
-    values = torch.cat([v, v.new_ones(*v.shape[:-1], 1)], dim=-1)  # (B, h, N, d_h + 1)
-    values = values if padding is None else values.masked_fill(padding, 0)
-    sums = no_keys(values, q.shape[-1] if projection is None else projection.shape[0])
     on_cpu = q.device.type == "cpu"
+    step, group = TOKENS_AT_ONCE if on_cpu else q.shape[-2], 0
     if causal:
         rows = q.shape[0] * q.shape[1] * max(chunk, CHUNK)  # of a chunk; many small ones would have many sums
         group = max(1, (ROWS_AT_ONCE if on_cpu else ROWS_ELSEWHERE) // max(1, rows))
-        out = one_way(q, k, values, padding, phi, sums, chunk, group)
-    else:
-        out = both_ways(q, k, values, padding, phi, sums, TOKENS_AT_ONCE if on_cpu else q.shape[-2])
-    return out[..., :-1] / out[..., -1:].clamp_min(torch.finfo(out.dtype).tiny)
+        step = group * chunk
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None) -> Tensor:
+        values = torch.cat([v, v.new_ones(*v.shape[:-1], 1)], dim=-1)  # (B, h, N, d_h + 1)
+        values = values if padding is None else values.masked_fill(padding, 0)
+        sums = no_keys(values, q.shape[-1] if projection is None else projection.shape[0])
+        if causal:
+            out = one_way(q, k, values, padding, phi, sums, chunk, group)
+        else:
+            out = both_ways(q, k, values, padding, phi, sums, step)
+        return out[..., :-1] / out[..., -1:].clamp_min(torch.finfo(out.dtype).tiny)
+
+    return over_tokens(attend, step, q, k, v, None if mask is None else ~mask[:, None, :, None])
 
 
 def feature_map(kernel: str, weight: Tensor | None) -> Relu | Softmax:

@@ -115,6 +115,6 @@ def zoo_layers() -> Iterator[LayerSpec]:
 
 @hookimpl
 def zoo_flop_formulas() -> Iterator[FlopFormula]:
-    """Yield what counts the operator: the MACs of the paper's formula, not of the way it is run."""
-    yield FlopFormula("zoo_sasa::local_attention", macs="zoo_sasa.macs:local_attention")
-    yield FlopFormula("zoo_sasa::local_attention_backward", macs="zoo_sasa.macs:local_attention_backward")
+    """Yield what counts the operator: the MACs of the paper's formula, not of the way it is run; and its memory."""
+    for pass_, operator in ("forward", "local_attention"), ("backward", "local_attention_backward"):
+        yield FlopFormula(f"zoo_sasa::{operator}", macs=f"zoo_sasa.macs:{operator}", memory=f"zoo_sasa.local:{pass_}")

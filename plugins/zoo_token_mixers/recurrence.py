@@ -7,7 +7,7 @@
 Width and hidden width are both C; the states start at zero; the output is the hidden state of each token.
 The GRU resets after the product with U, as cuDNN does; the paper resets before it, which costs the same.
 
-On the meta device, where MACs are counted, torch takes every step in Python: milliseconds a token.
+On the meta device torch takes every step in Python: milliseconds a token. What is counted there is not run.
 """
 
 from __future__ import annotations

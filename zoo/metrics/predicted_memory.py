@@ -6,6 +6,7 @@ known to hold while they run (:mod:`zoo.metrics.scratch`). All sizes are in byte
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from torch._subclasses import fake_tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from zoo.metrics import memory, meta, scratch
+from zoo.metrics import folding, memory, meta, scratch
 from zoo.metrics.memory import Inputs, Loss, MakeOptimizer, Unmeasurable
 from zoo.spec import resolve
 
@@ -27,7 +28,9 @@ Build = Callable[[], nn.Module]
 MakeInputs = Callable[[torch.device], Inputs]
 
 NO_BODIES: Mapping[str, str] = MappingProxyType({})
+WRAPPERS = (__file__, "torch/_compile.py", "torch/_dynamo/eval_frame.py")  # of every call of a mode
 TORCH = ("aten", "prim", "prims", "profiler")
+PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.bmm.default)
 
 
 @dataclass(frozen=True)
@@ -73,10 +76,15 @@ def predict_peak(build: Build, make_inputs: MakeInputs, bodies: Mapping[str, str
     tensors too. Not followed are the scratch of LAPACK and of what the prediction calls unseen, and some tens of
     kilobytes that oneDNN takes for each thread. Unmeasurable when sizes depend on the values of the inputs.
     """
-    with _faked(build, bodies) as (module, tracker), torch.no_grad():
-        args, kwargs, weights, inputs = _start(module, make_inputs, tracker)
-        module(*args, **kwargs)
-    return Prediction(tracker.peak, weights, inputs, tuple(tracker.unseen))
+
+    def run() -> tuple[folding.Levels, tuple[int, int, tuple[str, ...]]]:
+        with _faked(build, bodies) as (module, tracker), torch.no_grad():
+            args, kwargs, weights, inputs = _start(module, make_inputs, tracker)
+            module(*args, **kwargs)
+        return tracker.levels, (weights, inputs, tuple(tracker.unseen))
+
+    peak, rest = folding.unfolded(run)
+    return Prediction(peak, *rest)
 
 
 def predict_training_peak(
@@ -92,25 +100,34 @@ def predict_training_peak(
     of the output. Gradients are None before each step. Everything else is as for :func:`predict_peak`. ZooError when no
     output has a gradient.
     """
-    with _faked(build, bodies) as (module, tracker):
-        args, kwargs, weights, inputs = _start(module, make_inputs, tracker)
-        made = memory.make_optimizer(module, optimizer)
-        tracker.follow_gradients(module)
-        end = loss(module(*args, **kwargs))
-        tracker.run_backward(end)
-        passes, in_passes = tracker.peak, tracker.gradients_at_peak()
-        del end
-        tracker.start_again()
-        if made is not None:
-            made.step()
-        first = max(passes, tracker.peak)
-        state = memory.state_bytes(made)
-        tracker.start_again()
-        if made is not None:
-            made.step()
-    # Forward and backward are the same in every step, but for the optimiser's state beside them.
-    peak, gradients = max((passes + state, in_passes), (tracker.peak, tracker.gradients_at_peak()))
-    return TrainingPrediction(peak, weights, inputs, tuple(tracker.unseen), gradients, state, first)
+
+    def run() -> tuple[folding.Levels, Callable[[int], TrainingPrediction]]:
+        with _faked(build, bodies) as (module, tracker):
+            args, kwargs, weights, inputs = _start(module, make_inputs, tracker)
+            made = memory.make_optimizer(module, optimizer)
+            tracker.follow_gradients(module)
+            end = loss(module(*args, **kwargs))
+            tracker.run_backward(end)
+            levels, in_passes = tracker.levels, tracker.gradients_at_peak()
+            del end
+            steps = []
+            for _ in range(2):
+                tracker.start_again()
+                if made is not None:
+                    made.step()
+                steps.append((tracker.peak, tracker.gradients_at_peak()))
+            state = memory.state_bytes(made)
+
+        def prediction(passes: int) -> TrainingPrediction:
+            # Forward and backward are the same in every step, but for the optimiser's state beside them.
+            peak, gradients = max((passes + state, in_passes), steps[1])
+            first = max(passes, steps[0][0])
+            return TrainingPrediction(peak, weights, inputs, tuple(tracker.unseen), gradients, state, first)
+
+        return levels, prediction
+
+    passes, prediction = folding.unfolded(run)
+    return prediction(passes)
 
 
 @contextmanager
@@ -174,10 +191,12 @@ class _Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.bodies = bodies
         self.held: list[Tensor] = []
         self.live = self.peak = 0
+        self.levels: dict[tuple[Any, Any], int] = {}
         self.now = self.peak_at = 0  # operators so far
         self.born: dict[int, tuple[int, int]] = {}  # storage: when, and with which tensor
         self.gradients: dict[int, int] = {}
         self.backward = False
+        self.product: tuple[int, Any] = (0, None)
         self.inside: dict[Any, int] = {}
         self.unseen: dict[str, None] = {}
 
@@ -189,6 +208,7 @@ class _Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def start_again(self) -> None:
         """Forget the peak so far."""
         self.peak, self.peak_at = self.live, self.now
+        self.levels = {("held", None): self.live}
 
     def follow_gradients(self, module: nn.Module) -> None:
         """Tell the gradients of a module's parameters from other storages."""
@@ -203,11 +223,17 @@ class _Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.backward = False
 
     def in_place(self, func: Any, args: Any) -> bool:
-        """Tell whether torch, were it not watched, would sum in place: gradients, where the first is no view."""
-        if not self.backward or func is not torch.ops.aten.add.Tensor:
+        """Tell whether torch, were it not watched, would sum in place.
+
+        That is how it adds up gradients, where the first is no view, and how one call of ``linear`` adds the bias to
+        a product.
+        """
+        if func is not torch.ops.aten.add.Tensor:
             return False
         storage = args[0].untyped_storage()
-        return args[0].nbytes == storage.nbytes() and self.born[storage._cdata][1] == id(args[0])
+        if self.product == (storage._cdata, _call()):
+            return True
+        return self.backward and args[0].nbytes == storage.nbytes() and self.born[storage._cdata][1] == id(args[0])
 
     def mark(self, parameter: Tensor) -> None:
         """Note the gradient of a parameter."""
@@ -236,8 +262,9 @@ class _Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         del self.born[key]
         self.live -= size
 
-    def reach(self, size: int) -> None:
-        """Note a size if there was none as large."""
+    def reach(self, size: int, key: tuple[Any, Any]) -> None:
+        """Note what was reached at an operator."""
+        self.levels[key] = max(size, self.levels.get(key, 0))
         if size > self.peak:
             self.peak, self.peak_at = size, self.now
 
@@ -248,13 +275,16 @@ class _Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now += 1
         before = self.live
         out = func(*args, **(kwargs or {}))
-        self.add(tree_leaves(out))
-        if not self.in_place(func, args):
-            self.reach(self.live)
+        leaves = tree_leaves(out)
+        self.add(leaves)
+        if func in PRODUCTS:
+            self.product = out.untyped_storage()._cdata, _call()
         if func.namespace in TORCH and func not in scratch.unknown():
-            self.reach(before + scratch.held(func, args, out))
+            inside = before + scratch.held(func, args, out)
         else:
-            self.reach(before + self.held_inside(func, args, kwargs or {}))
+            inside = before + self.held_inside(func, args, kwargs or {})
+        level = max(inside, 0 if self.in_place(func, args) else self.live)
+        self.reach(level, ((func, self.backward), leaves[0].shape if isinstance(leaves[0], Tensor) else None))
         return out
 
     def held_inside(self, func: Any, args: Any, kwargs: Any) -> int:
@@ -277,6 +307,14 @@ class _Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             body(*args, **kwargs)
         self.unseen |= inner.unseen
         return inner.peak - given
+
+
+def _call() -> tuple[Any, int]:
+    """Return where in Python the operator comes from: what one call makes of several operators has one place."""
+    frame = sys._getframe()
+    while frame.f_code.co_filename.endswith(WRAPPERS) and frame.f_back is not None:
+        frame = frame.f_back
+    return frame.f_code, frame.f_lasti
 
 
 def _signature(leaf: Any) -> Any:
