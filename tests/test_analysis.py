@@ -76,6 +76,13 @@ def test_a_function_by_name_is_built_on_meta():
     assert zoo.profile("torchvision.models:resnet18", "224px", num_classes=10).params.total < 11_689_512
 
 
+def test_a_function_that_reads_tensors_while_it_builds_is_built_and_then_put_on_meta():
+    found = zoo.profile("torchvision.models:regnet_y_400mf", "224px")
+    assert (found.params.total, round(found.macs / 1e9, 3)) == (4_344_144, 0.402)  # as torchvision says
+    assert found.module.fc.weight.is_meta
+    assert found.memory.weights > 4 * 4_344_144
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "said"),
     [
@@ -183,6 +190,29 @@ def test_a_detector_that_depends_on_what_it_sees_runs_on_the_images(folder):
     (folder / "sizes.json").write_text(json.dumps({"images": [{"id": 1, "height": 48, "width": 64}]}))
     with pytest.raises(ZooError, match="give the folder"):
         zoo.over_images("faster_rcnn_nano", folder / "sizes.json", 96, 160)
+
+
+class Looking(nn.Module):
+    """A convolution that looks at the image first, as transformers' DETR does at its mask."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 2, 1)
+
+    def forward(self, x):
+        return self.layer(x if x.mean().item() > 0 else x[..., :1])
+
+
+@pytest.mark.parametrize("what", [Looking, Looking()])
+def test_a_module_that_looks_at_its_input_is_counted_on_images(folder, what):
+    with pytest.raises(Unmeasurable, match=r"does not run on the meta device .* --images"):
+        zoo.profile(what, "96x128px").macs  # noqa: B018
+    assert zoo.over_images(what, folder, 96, 160).totals["mac"] == (96 * 128 * 3 * 2,) * 3
+
+
+def test_a_module_that_runs_on_no_image_is_said(folder):
+    with pytest.raises(ZooError, match=r"Linear does not run on an image of 96x128px \(RuntimeError: .*mat1"):
+        zoo.over_images(nn.Linear(7, 3), folder, 96, 160)
 
 
 def test_no_images_is_said(tmp_path):

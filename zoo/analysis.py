@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ from zoo.registry import Registry, installed, layer_size
 from zoo.spec import LayerSpec, ModelSpec, Scalar, Size, resolve
 
 LAYER_TOKENS, LAYER_WIDTH = 1024, 256  # of a layer, where nothing is said
+Counted = TypeVar("Counted", Count, Step)
 IDS = 1000  # of the random token ids for a model that no spec says more of
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
@@ -49,6 +50,7 @@ class Subject:
     options: Mapping[str, Scalar] = field(default_factory=dict)
     family: str = ""
     data_dependent: str = ""
+    takes_list: bool = False  # of images, in place of a batch
     closed_form: int | None = None
 
     def inputs(self, device: torch.device) -> data.Inputs:
@@ -84,15 +86,34 @@ class Profile:
 
     @cached_property
     def count(self) -> Count:
-        """The count of a forward pass of the whole batch, in inference."""
-        self.refuse_data_dependent()
-        return macs.count(self.module, *self.subject.inputs(torch.device("meta")), self.custom)
+        """The count of a forward pass of the whole batch, in inference. Unmeasurable where it does not run on meta."""
+        return self.count_by(macs.count)
 
     @cached_property
     def step(self) -> Step:
         """The counts of a training step of the whole batch: forward and backward."""
+        return self.count_by(macs.count_step)
+
+    def count_by(self, counter: Callable[..., Counted]) -> Counted:
+        """Count on the meta device. Unmeasurable where the module does not run on it."""
         self.refuse_data_dependent()
-        return macs.count_step(self.module, *self.subject.inputs(torch.device("meta")), self.custom)
+        module, inputs = self.module, self.subject.inputs(torch.device("meta"))
+        try:
+            return counter(module, *inputs, self.custom)
+        except ZooError:
+            raise
+        except Exception as error:  # whatever a stranger's module raises is the reason
+            raise Unmeasurable(
+                f"{self.subject.name} does not run on the meta device ({reason(error)}); one that looks at the values "
+                "of its input can be counted on images: zoo profile NAME --images DIR"
+            ) from error
+
+    def sees_values(self) -> bool:
+        """Tell whether the count has to be had on real inputs."""
+        try:
+            return not self.count
+        except Unmeasurable:
+            return True
 
     def largest_batch(self, allowed: int, training: bool = False) -> int:
         """Return the largest batch whose predicted peak is at most ``allowed`` bytes, 0 when not even one fits."""
@@ -176,8 +197,7 @@ class Profile:
             try:
                 return get()
             except Exception as error:  # whatever a stranger's module raises is the reason
-                text = " ".join(str(error).split())[:400]
-                failures[what] = text if isinstance(error, ZooError) else f"{type(error).__name__}: {text}"
+                failures[what] = str(error) if isinstance(error, ZooError) else reason(error)
                 return None
 
         held = self.params
@@ -236,6 +256,11 @@ COUNTED = (
     *("macs", "flops", "flops_fft", "flops_elementwise", "conventions", "activations", "bytes", "intensity", "by_op"),
     *("uncounted_ops", "uncounted", "uncounted_at_most"),
 )
+
+
+def reason(error: Exception) -> str:
+    """Return an error as part of a sentence."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
 
 
 def per_sample(count: int, batch_size: int) -> int | float:
@@ -325,6 +350,7 @@ def of_spec(
         options={name: value for name, value in options.items() if value != spec.knobs[name]},
         family=spec.family,
         data_dependent=spec.data_dependent,
+        takes_list=spec.input.kind == "images",
         closed_form=closed,
     )
 
@@ -375,7 +401,13 @@ def of_code(
         name = what if isinstance(what, str) else factory.__name__
 
         def build() -> nn.Module:
-            made = factory(**options)
+            try:
+                made = factory(**options)
+            except (RuntimeError, NotImplementedError) as error:
+                if torch.get_default_device().type != "meta" or "meta tensor" not in str(error):
+                    raise
+                with torch.device("cpu"):  # it works out its own shapes with tensors
+                    made = copied(factory(**options))()
             if not isinstance(made, nn.Module):
                 raise BadSpec(f"{name} returns {type(made).__name__}; expected an nn.Module")
             return made
@@ -464,7 +496,7 @@ class OverImages:
 
 
 def over_images(
-    name: str,
+    what: str | nn.Module | Callable[..., nn.Module],
     images: str | Path,
     short_side: int = 800,
     longest_side: int = 1333,
@@ -474,41 +506,43 @@ def over_images(
 ) -> OverImages:
     """Count a model over a folder of images, or over the sizes in a COCO annotation file.
 
-    Each image is scaled so that its short side is ``short_side`` pixels, or less where the long one would pass
-    ``longest_side``: the rule of DETR and Faster R-CNN. A model whose count depends on what it sees is run on the
-    images, with the weights of ``seed``; all others are counted on the meta device, each size once.
+    ``what`` is as for :func:`profile`, a model of images (B, 3, H, W). Each image is scaled so that its short side is
+    ``short_side`` pixels, or less where the long one would pass ``longest_side``: the rule of DETR and Faster R-CNN. A
+    model whose count depends on what it sees is run on the images, with the weights of ``seed``, or its own if it is a
+    module; all others are counted on the meta device, each size once.
     """
-    spec = installed().model(name)
     found = [*image_sizes(Path(images))][:limit]
     sizes = [Size(scaled(height, width, short_side, longest_side), "px") for _, height, width in found]
-    if spec.data_dependent:
+    first = profile(what, str(sizes[0]), **options)
+    if first.sees_values():
+        torch.manual_seed(seed)
+        module = what if isinstance(what, nn.Module) else first.subject.build()
         files = [file for file, _, _ in found]
-        counts = list(_counts_on_images(spec, files, sizes, seed, options))
+        counts = list(_counts_on_images(module, first.subject, files, sizes))
     else:
-        each = {size: profile(name, str(size), **options).count for size in dict.fromkeys(sizes)}
+        each = {size: profile(what, str(size), **options).count for size in dict.fromkeys(sizes)}
         counts = [each[size] for size in sizes]
     totals: dict[str, tuple[int, ...]] = {
         convention: tuple(count.total(convention) for count in counts) for convention in CONVERTIBLE
     }
-    return OverImages(name, tuple(map(str, sizes)), totals)
+    return OverImages(first.subject.name, tuple(map(str, sizes)), totals)
 
 
 def _counts_on_images(
-    spec: ModelSpec, files: Sequence[Path | None], sizes: Sequence[Size], seed: int, options: Mapping[str, Scalar]
+    module: nn.Module, subject: Subject, files: Sequence[Path | None], sizes: Sequence[Size]
 ) -> Iterator[Count]:
     """Run a model on real images, one after the other, and yield what each of them takes."""
-    knobs = spec.with_options(options)
-    torch.manual_seed(seed)
-    module = resolve(str(spec.build))(sizes[0].native, **knobs)
     for file, size in zip(files, sizes, strict=True):
         if file is None:
-            raise ZooError(f"{spec.name} has to see its images, not only their sizes; give the folder that they are in")
-        yield macs.count(module, (_as_input(_read_image(file, size), spec),), custom=installed().custom)
-
-
-def _as_input(image: Tensor, spec: ModelSpec) -> Any:
-    """Return an image (3, H, W) as the model takes it: in a list, or as a batch of one."""
-    return [image] if spec.input.kind == "images" else image[None]
+            raise ZooError(
+                f"{subject.name} has to see its images, not only their sizes; give the folder that they are in"
+            )
+        image = _read_image(file, size)
+        taken = [image] if subject.takes_list else image[None]
+        try:
+            yield macs.count(module, (taken,), custom=installed().custom)
+        except Exception as error:  # as above
+            raise ZooError(f"{subject.name} does not run on an image of {size} ({reason(error)})") from error
 
 
 def _read_image(file: Path, size: Size) -> Tensor:
