@@ -22,7 +22,6 @@ from profiled import peak_of_allocations
 from torch import nn
 
 import zoo
-from zoo.analysis import bodies_of
 from zoo.metrics import memory, predicted_memory
 from zoo.registry import installed
 from zoo.spec import resolve
@@ -82,7 +81,7 @@ class Case:
     def predict(self) -> predicted_memory.Prediction:
         """Predict the peak."""
         predict = predicted_memory.predict_training_peak if self.training else predicted_memory.predict_peak
-        return predict(self.build, self.inputs, bodies=bodies_of(installed()))
+        return predict(self.build, self.inputs, bodies=installed().bodies)
 
     def prepare(self) -> tuple[Callable[[], object], Callable[[], int]]:
         """Return the call that is measured, and what tells the bytes that are there before it."""

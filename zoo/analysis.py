@@ -28,7 +28,7 @@ from zoo.metrics.batch import largest_batch
 from zoo.metrics.counts import Count, Part, Step, UncountedOp
 from zoo.metrics.memory import Unmeasurable
 from zoo.metrics.meta import on_meta
-from zoo.registry import Registry, installed, layer_size
+from zoo.registry import installed, layer_size
 from zoo.spec import LayerSpec, ModelSpec, Scalar, Size, resolve
 
 LAYER_TOKENS, LAYER_WIDTH = 1024, 256  # of a layer, where nothing is said
@@ -316,12 +316,7 @@ def profile(
         subject = of_spec(registry.model(what), size, batch_size, dtype, options)
     else:
         subject = of_code(what, size, batch_size, dtype, inputs, options)
-    return Profile(subject, registry.custom, bodies_of(registry))
-
-
-def bodies_of(registry: Registry) -> dict[str, str]:
-    """Return what allocates as the plugins' custom operators do: names to import strings."""
-    return {formula.op: str(formula.memory) for formula in registry.flop_formulas if formula.memory}
+    return Profile(subject, registry.custom, registry.bodies)
 
 
 def of_spec(

@@ -131,11 +131,16 @@ class Registry:
         """What counts the operators of all plugins: names to import strings."""
         return {formula.op: str(formula.macs) for formula in self.flop_formulas}
 
+    @property
+    def bodies(self) -> dict[str, str]:
+        """What allocates as the operators of plugins do, where they say so: names to import strings."""
+        return {formula.op: str(formula.memory) for formula in self.flop_formulas if formula.memory}
+
     @functools.cached_property
     def for_workers(self) -> dict[str, Any]:
-        """What a worker cannot look up by itself: formulas of custom operators, and layers of single files."""
+        """What a worker cannot look up by itself: what is known of custom operators, and layers of single files."""
         layers = [replace(plugin, records={"zoo_layers": plugin.layers}) for plugin in self.files if plugin.layers]
-        return {"custom": self.custom, "files": [jsonio.to_json(plugin) for plugin in layers]}
+        return {"custom": self.custom, "bodies": self.bodies, "files": [jsonio.to_json(plugin) for plugin in layers]}
 
     def match_models(self, pattern: str) -> list[str]:
         """Return the names that a glob matches, or the name itself. UnknownName when there is none.

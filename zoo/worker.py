@@ -94,6 +94,7 @@ class Job:
     counted: Count | None = None
     inputs: data.Inputs = field(default=((), {}))
     custom: dict[str, str] = field(default_factory=dict)
+    bodies: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def prepare(cls, command: dict[str, Any], channel: socket.socket) -> Job:
@@ -105,6 +106,7 @@ class Job:
             case=case,
             channel=channel,
             custom=command["custom"],
+            bodies=command["bodies"],
         )
         if command["files"]:
             registry.use(registry.Registry.load(added=[plugins.from_json(data) for data in command["files"]]))
@@ -239,9 +241,9 @@ class Job:
     def measure_peak_memory_predicted(self) -> Value:
         """Peak of inference by fake tensors: weights, inputs and what torch would allocate."""
         found = predicted_memory.predict_peak(
-            lambda: self.build().eval(), lambda device: self.make_inputs(device, seeded=False)
+            lambda: self.build().eval(), lambda device: self.make_inputs(device, seeded=False), self.bodies
         )
-        detail = {"weights": found.weights, "inputs": found.inputs}
+        detail = {"weights": found.weights, "inputs": found.inputs, "unseen": [*found.unseen]}
         return Value(value=found.peak, unit="B", convention="fake tensors", detail=detail)
 
     def per_sample(self, count: int) -> int | float:
