@@ -30,7 +30,7 @@ statistics
 metrics.formulas metrics.operators metrics.meta metrics.handles
 metrics.whole metrics.counts metrics.params
 metrics.macs metrics.speed metrics.roofline
-metrics.memory metrics.scratch metrics.batch metrics.audit
+metrics.memory metrics.scratch metrics.batch metrics.audit metrics.folding
 metrics.predicted_memory
 data
 train analysis
@@ -62,6 +62,7 @@ MAY_IMPORT_TORCH = {
     "metrics.meta",
     "metrics.memory",
     "metrics.scratch",
+    "metrics.folding",
     "metrics.predicted_memory",
     "metrics.handles",
     "metrics.audit",

@@ -34,6 +34,7 @@ _WHERE = {
     "load_records": "zoo.tables",
     "load_weights": "zoo.weights",
     "over_images": "zoo.analysis",
+    "over_tokens": "zoo.metrics.folding",
     "profile": "zoo.analysis",
     "read_layer": "zoo.spec",
     "run": "zoo.runner",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from zoo.errors import BadWeights as BadWeights
     from zoo.errors import ZooError as ZooError
     from zoo.hookspecs import hookimpl as hookimpl
+    from zoo.metrics.folding import over_tokens as over_tokens
     from zoo.registry import create_layer as create_layer
     from zoo.registry import create_model as create_model
     from zoo.registry import layer_spec as layer_spec

@@ -39,8 +39,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from zoo import ZooError
-from zoo.metrics.folding import over_tokens
+from zoo import ZooError, over_tokens
 from zoo_performer import CHUNK
 
 TOKENS_AT_ONCE = 1024  # on a CPU: features of more tokens than these leave its cache
