@@ -168,7 +168,7 @@ random weights hardly any or nearly all pass (none at all in R101's case), with 
 the rows above are what this run cost, and no count of the paper's. Below, the two parts for themselves, counted on the
 meta device, and how many proposals an image would make up the paper's number at the area that its DETR rows ask for:
 
-| model | paper, GFLOPS | shared, MACs (G) | at the paper's area | a proposal, MACs (M) | proposals to make up the rest |
+| model | paper, GFLOPS | shared, MACs (G) | at the paper's area | a proposal, MACs (M) | proposals for the rest |
 | :--- | ---: | ---: | ---: | ---: | ---: |
 {apart}
 
