@@ -38,7 +38,8 @@ worker
 server
 pool
 plan
-progress
+progress sampling difference
+comparison
 runner
 forecast
 tables

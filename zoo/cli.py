@@ -19,6 +19,7 @@ from zoo.errors import UnknownName, ZooError
 if TYPE_CHECKING:
     from zoo import analysis
     from zoo.metrics.roofline import Ceilings
+    from zoo.record import ComparisonRecord
     from zoo.registry import Registry
     from zoo.report import Report
     from zoo.runner import Request
@@ -556,6 +557,126 @@ def run(
     if outcome.failed:
         click.echo(f"zoo: {len(outcome.failed)} records ended in error, killed or diverged", err=True)
         sys.exit(EXIT_FAILED)
+
+
+# -- comparing -----------------------------------------------------------------------------------------------
+
+
+@main.command("compare")
+@click.argument("a")
+@click.argument("b")
+@click.option("--metric", type=click.Choice(["latency", "throughput"]), default="latency", show_default=True)
+@click.option("--size", help="224px, 512tok; left out, each model's default.")
+@click.option("--set", "settings", multiple=True, metavar="AXIS=V", help="Any other axis: batch_size=16, threads=1.")
+@click.option("--budget", type=float, default=60.0, show_default=True, help="Seconds to get the interval tight.")
+@click.option("--out", default="runs", show_default=True, help="Where the record is kept.")
+@click.option("--gate", is_flag=True, help="Exit with 1 when B is slower or, between folders, worse.")
+@plugin_option
+@json_option
+def compare_(
+    a: str,
+    b: str,
+    metric: str,
+    size: str | None,
+    settings: tuple[str, ...],
+    budget: float,
+    out: str,
+    gate: bool,
+    plugins: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Measure model B beside model A, in turn; or tell what differs between two folders of results."""
+    if Path(a).is_dir() and Path(b).is_dir():
+        tripped = print_changes(Path(a), Path(b), as_json)
+    else:
+        axes = parse_settings(settings) | ({"size": [size]} if size else {})
+        tripped = print_comparison(a, b, metric, axes, budget, Path(out), plugins, as_json)
+    if tripped and gate:
+        sys.exit(EXIT_FAILED)
+
+
+def print_comparison(
+    a: str,
+    b: str,
+    metric: str,
+    axes: dict[str, list[Scalar]],
+    budget: float,
+    out: Path,
+    plugins: tuple[str, ...],
+    as_json: bool,
+) -> bool:
+    """Measure two models side by side, keep and print the record; tell whether b is slower, or failed."""
+    from zoo import jsonio, progress, runner
+    from zoo.comparison import Effort
+    from zoo.store import Store
+
+    versus = runner.Versus(a, b, metric, axes, plugins, effort=Effort(budget=budget))
+    with progress.make_reporter() as reporter:
+        record, machine = runner.compare(versus, reporter)
+    with Store(out / "compare", machine.slug) as store:
+        if machine.id not in store.machines:
+            store.append(machine)
+        store.append(record)
+    if as_json:
+        print_json({k: v for k, v in jsonio.to_json(record).items() if k not in ("samples", "calls")})
+    else:
+        for line in comparison_lines(record):
+            click.echo(line)
+    return record.status != "ok" or record.verdict == "slower"
+
+
+def comparison_lines(record: ComparisonRecord) -> Iterable[str]:
+    """Yield what a comparison tells, in words."""
+    if record.ratio is None or record.interval is None or record.noise is None or record.noise_interval is None:
+        yield f"no comparison: {record.status}: {record.reason}"
+        return
+    rows = [("A", record.a.id, seconds_text(record.seconds_a)), ("B", record.b.id, seconds_text(record.seconds_b))]
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    said = {"faster": "B is faster", "slower": "B is slower", "same": "the same", "ambiguous": "not told apart"}
+    low, high = record.interval
+    yield f"B takes {record.ratio:.3f} [{low:.3f}, {high:.3f}] times as long as A: {said[record.verdict]}"
+    low, high = record.noise_interval
+    yield f"A beside itself: {record.noise:.3f} [{low:.3f}, {high:.3f}]; less than {record.margin:.1%} is no difference"
+    how = "in turn, A B B A" if record.protocol == "interleaved" else "one after the other, for want of memory"
+    why = {"tight": "until the interval was tight", "budget": "until the budget was spent"}[record.stop]
+    yield (
+        f"{how}, in {record.processes} sets of fresh processes with {record.rounds} rounds, {why}; "
+        f"95 % interval of the ratio, {record.seconds:.0f} s"
+    )
+
+
+def seconds_text(seconds: float | None) -> str:
+    """Write a time as a person would."""
+    assert seconds is not None
+    unit, scale = next(((u, s) for u, s in (("s", 1.0), ("ms", 1e-3)) if seconds >= s), ("us", 1e-6))
+    return f"{seconds / scale:.4g} {unit}"
+
+
+def print_changes(a: Path, b: Path, as_json: bool) -> bool:
+    """Print what differs between two folders; tell whether anything is worse."""
+    from zoo import difference
+
+    found = list(difference.changes(a, b))
+    if not found:
+        raise ZooError(f"{a} and {b} have no case in common")
+    if as_json:
+        print_json([dataclasses.asdict(change) for change in found])
+    else:
+        rows = [("case", "metric", "A", "B", "B / A", "verdict of B")]
+        shown = [change for change in found if change.verdict != "same"]
+        for c in shown:
+            ratio = "" if c.ratio is None else f"{c.ratio:.3f}"
+            between = f" [{c.interval[0]:.3f}, {c.interval[1]:.3f}]" if c.interval else ""
+            before, after = ("" if v is None else f"{v:.4g}" for v in (c.a, c.b))
+            rows.append((c.case, c.metric, before, after, ratio + between, c.verdict or c.note))
+        if shown:
+            print_columns(rows, right=(2, 3))
+        click.echo(f"{len(found)} metrics in both, {len(found) - len(shown)} the same")
+        if any(c.interval for c in found):
+            click.echo(f"between runs, less than {difference.BETWEEN_RUNS:.0%} is no difference: each is one process")
+    return any(change.verdict == "worse" for change in found)
 
 
 def split(text: str) -> tuple[str, ...]:

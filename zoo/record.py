@@ -78,6 +78,48 @@ class CaseRecord:
 
 
 @dataclass(frozen=True)
+class ComparisonRecord:
+    """Two cases measured side by side, in one block of processes: how much longer ``b`` takes than ``a``.
+
+    ``ratio`` is of seconds, below 1 where b is faster, with a 95 % ``interval`` that holds the variation between
+    processes. ``noise`` is the ratio of ``a`` to itself in the same block, ``margin`` what a difference must pass.
+    ``protocol`` is ``interleaved``, or ``sequential`` where not all fitted in memory at once. ``samples`` are
+    those of a, of b and of a once more: by set of processes, member and round, integer nanoseconds of ``calls`` calls.
+    """
+
+    a: Case
+    b: Case
+    metric: str
+    status: Status = "ok"
+    reason: str = ""
+    ratio: float | None = None
+    interval: tuple[float, float] | None = None
+    verdict: str = ""
+    margin: float | None = None
+    noise: float | None = None
+    noise_interval: tuple[float, float] | None = None
+    seconds_a: float | None = None
+    seconds_b: float | None = None
+    processes: int = 0
+    rounds: int = 0
+    stop: str = ""
+    protocol: str = "interleaved"
+    calls: tuple[tuple[int, ...], ...] = ()
+    samples: tuple[tuple[tuple[tuple[int, ...], ...], ...], ...] = ()
+    fingerprint: dict[str, dict[str, str]] = field(default_factory=dict)
+    environment: str = ""
+    time: str = ""
+    seconds: float | None = None
+    schema: int = SCHEMA
+    kind: Literal["comparison"] = "comparison"
+
+    @property
+    def id(self) -> str:
+        """Both cases and the metric, as one line."""
+        return f"{self.metric}: {self.a.id} | {self.b.id}"
+
+
+@dataclass(frozen=True)
 class MachineRecord:
     """The machine and the versions that records refer to by ``id``."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import itertools
-import statistics as stdlib_statistics
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -18,25 +17,23 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+import yaml
+
 from zoo import environment, jsonio
-from zoo.case import Case
+from zoo.comparison import Effort, contest
 from zoo.errors import ZooError
 from zoo.metrics import METRICS, PHASES, Phase
 from zoo.plan import Plan, Prints, Work, make_plan
-from zoo.pool import Died, Pool, Worker
+from zoo.pool import Died, Pool
 from zoo.progress import Reporter
-from zoo.record import CaseRecord, MachineRecord, Value
+from zoo.record import CaseRecord, ComparisonRecord, MachineRecord, Value
 from zoo.registry import Registry
-from zoo.spec import ModelSpec, Scalar, TaskSpec
-from zoo.statistics import StoppingRule, is_steady, median_interval
+from zoo.sampling import Member, sample_interleaved
+from zoo.spec import Scalar
 from zoo.store import Store
-from zoo.suite import Choice, Limits, Planned, SuiteFile, expand, read_suite
+from zoo.suite import Choice, Limits, Planned, SuiteFile, expand, parse_suite, read_suite
 
 MEMORY_SHARE = 0.9
-STATIC_SECONDS = 60.0
-REQUEST_SECONDS = 0.1
-WARM_UP = StoppingRule(target=0.0, min_samples=3, max_samples=1000, budget=1.0, overdraft=1.0)
-SAMPLING = StoppingRule()
 PREDICTED = "peak_memory_predicted"
 
 
@@ -46,69 +43,6 @@ def allowed_memory(limits: Limits) -> int:
 
 
 # -- blocks --------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Member:
-    """One case of a block, while it is measured."""
-
-    work: Work
-    spec: ModelSpec
-    task: TaskSpec | None
-    limits_memory: int
-    known: Mapping[str, Any]
-    started: float = field(default_factory=time.monotonic)
-    found: dict[Phase, dict[str, Value]] = field(default_factory=dict)
-    predicted: int | None = None
-    worker: Worker | None = None
-
-    @property
-    def case(self) -> Case:
-        """The case."""
-        return self.work.planned.case
-
-    def deadline(self, phase: Phase) -> float:
-        """When a phase must have ended: the case's limit, of which what needs no machine may take half."""
-        limit = self.work.planned.limits.time
-        return self.started + (min(STATIC_SECONDS, limit / 2) if phase == "static" else limit)
-
-    def keep(self, phase: Phase, values: Mapping[str, Value]) -> None:
-        """Keep the values that were asked for."""
-        self.found.setdefault(phase, {}).update({m: v for m, v in values.items() if m in self.work.wanted[phase]})
-
-    def fail(self, phase: Phase, died: Died, **detail: Any) -> None:
-        """Give the status of a death to every metric of the phase that has no value yet."""
-        missing = [m for m in self.work.wanted[phase] if m not in self.found.get(phase, {})]
-        if died.status == "timeout":
-            detail["time_limit"] = self.work.planned.limits.time
-        self.keep(phase, {m: Value(status=died.status, reason=died.reason, detail=detail) for m in missing})
-
-    def start(self, pool: Pool, phase: Phase, on_progress: Callable[[str], None]) -> bool:
-        """Start a worker and prepare the phase; False when that failed, with the status kept."""
-        try:
-            began = time.monotonic()
-            server = pool.server(self.case.threads or 1, self.spec)
-            self.started += time.monotonic() - began  # loading torch and the plugin is not the case's own time
-            if time.monotonic() >= self.deadline(phase):
-                raise Died(
-                    "timeout",
-                    f"the case's {self.work.planned.limits.time:g} s were spent before {phase} began",
-                )
-            self.worker = Worker(server, on_progress)
-            self.worker.prepare(
-                phase, self.spec, self.task, self.case, self.limits_memory, self.deadline(phase), self.known
-            )
-        except Died as died:
-            self.fail(phase, died)
-            self.stop()
-            return False
-        return True
-
-    def stop(self) -> None:
-        """End the worker, if there is one."""
-        if self.worker:
-            self.worker.close()
-            self.worker = None
 
 
 @dataclass
@@ -181,6 +115,41 @@ class Session:
             for m in members:
                 m.stop()
 
+    def compare(self, cases: Sequence[Planned], metric: str, effort: Effort) -> ComparisonRecord:
+        """Measure the second case beside the first. The record has no fingerprint, machine or time yet."""
+        works = [Work(item, {**dict.fromkeys(PHASES, ()), "speed": (metric,)}) for item in cases]
+        members = [self.member(work) for work in works]
+        record = ComparisonRecord(members[0].case, members[1].case, metric)
+        for member in members:
+            self.run_phase([member], "static")
+            if not self.may_run(member, "speed"):
+                value = member.found["speed"][metric]
+                return replace(record, status=value.status, reason=f"{member.case.model}: {value.reason}")
+        # The first is there twice.
+        at_once = 2 * (members[0].predicted or 0) + (members[1].predicted or 0) <= members[0].limits_memory
+        try:
+            found = contest(members, metric, self.pool, effort, self.on_progress, at_once)
+        except Died as died:
+            return replace(record, status=died.status, reason=died.reason)
+        ratio, noise, margin = found.ratio(1), found.noise(), found.margin()
+        return replace(
+            record,
+            ratio=ratio.value,
+            interval=ratio.interval,
+            verdict=ratio.verdict(margin),
+            margin=margin,
+            noise=noise.value,
+            noise_interval=noise.interval,
+            seconds_a=found.seconds(0),
+            seconds_b=found.seconds(1),
+            processes=ratio.processes,
+            rounds=ratio.rounds,
+            stop=found.stop,
+            protocol="interleaved" if at_once else "sequential",
+            calls=tuple(tuple(calls) for calls in found.calls),
+            samples=tuple(tuple(tuple(map(tuple, rounds)) for rounds in of_set) for of_set in found.sets),
+        )
+
     def measure(self, member: Member, metric: str, phase: Phase) -> None:
         """Take a metric that is had in one go."""
         if metric in member.found.get(phase, {}):
@@ -217,94 +186,6 @@ class Session:
             time=now(),
             seconds=round(seconds, 3),
         )
-
-
-def sample_interleaved(members: Sequence[Member], metric: str, phase: Phase) -> None:
-    """Sample a metric of all members in turn, A B B A, one process at a time, until each has enough."""
-    samplers = [Sampler(m, metric, phase) for m in members]
-    for sampler in samplers:
-        sampler.warm_up()
-    order = list(samplers)
-    while any(not s.stop for s in samplers):
-        for sampler in order:
-            if not sampler.stop:
-                sampler.take()
-        order.reverse()
-    for sampler in samplers:
-        sampler.keep()
-
-
-@dataclass
-class Sampler:
-    """Samples one metric of one member until the interval is tight or the budget is spent."""
-
-    member: Member
-    metric: str
-    phase: Phase
-    samples: list[int] = field(default_factory=list)
-    warm: int = 0
-    calls: int = 1
-    spent: float = 0.0
-    stop: str = ""
-
-    def request(self, count: int) -> list[int]:
-        """Ask the worker for samples; a death is kept as status and ends the sampling."""
-        worker, asked = self.member.worker, time.monotonic()
-        if worker is None:
-            self.stop = "died"
-            return []
-        try:
-            reply = worker.ask(
-                {"do": "sample", "metric": self.metric, "count": count}, self.member.deadline(self.phase)
-            )
-        except Died as died:
-            self.stop = "died"
-            self.member.fail(self.phase, died)
-            self.member.stop()
-            return []
-        self.calls = reply["calls"]
-        self.spent += time.monotonic() - asked
-        return list(reply["samples"])
-
-    def count(self, samples: Sequence[int], most: int) -> int:
-        """Return how many samples fill one request."""
-        return max(1, min(most, int(REQUEST_SECONDS * 1e9 / stdlib_statistics.median(samples)))) if samples else 1
-
-    def warm_up(self) -> None:
-        """Call until two windows agree, or the warm-up's budget is spent."""
-        seen: list[int] = []
-        while not self.stop and not WARM_UP.reason(seen, self.spent) and not is_steady(seen, window=3, tolerance=0.05):
-            seen += self.request(self.count(seen, 20))
-        self.warm, self.spent = len(seen), 0.0
-        self.samples = seen if self.metric == "latency" and len(seen) == 1 else []
-
-    def take(self) -> None:
-        """Take one request's samples and decide whether to go on."""
-        self.samples += self.request(self.count(self.samples, SAMPLING.min_samples))
-        self.stop = self.stop or SAMPLING.reason(self.samples, self.spent) or ""
-
-    def keep(self) -> None:
-        """Turn the samples into the metric's value."""
-        if self.stop == "died":
-            return
-        median = stdlib_statistics.median(self.samples)
-        interval = median_interval(self.samples)
-        batch = self.member.case.batch_size
-        as_value: Callable[[float], float] = lambda ns: ns / 1e9  # noqa: E731
-        if self.metric == "throughput":
-            as_value = lambda ns: batch * self.calls / (ns / 1e9)  # noqa: E731
-        low_high = sorted(map(as_value, interval)) if interval else None
-        value = Value(
-            value=as_value(median),
-            unit=METRICS[self.metric].unit,
-            interval=(low_high[0], low_high[1]) if low_high else None,
-            n=len(self.samples),
-            stop=self.stop,
-            convention={"latency": "synchronised each call", "throughput": "queued calls"}[self.metric],
-            samples=tuple(self.samples),
-            detail={"warm_up": self.warm, "calls_per_sample": self.calls},
-        )
-        self.member.keep(self.phase, {self.metric: value})
 
 
 # -- running a suite -----------------------------------------------------------------------------------------
@@ -392,6 +273,53 @@ def open_store(file: SuiteFile, items: Sequence[Planned], out: Path) -> Store:
     if len(devices) > 1:
         raise ZooError(f"the suite {file.name} names the devices {', '.join(sorted(devices))}; run one with --device")
     return Store(out / file.name, environment.slug(devices.pop()))
+
+
+@dataclass(frozen=True)
+class Versus:
+    """Two models to compare, at one point of the axes; ``b`` may be the same model as ``a``."""
+
+    a: str
+    b: str
+    metric: str = "latency"
+    axes: Mapping[str, list[Scalar]] = field(default_factory=dict)
+    plugins: Sequence[str] = ()
+    limits: Limits = field(default_factory=Limits)
+    effort: Effort = field(default_factory=Effort)
+
+
+def compare(versus: Versus, reporter: Reporter) -> tuple[ComparisonRecord, MachineRecord]:
+    """Measure two models side by side. ZooError for bad input; what fails is a record with a status."""
+    registry = Registry.load(versus.plugins)
+    cases = [one_case(versus, registry, name) for name in (versus.a, versus.b)]
+    began, device = time.monotonic(), cases[0].case.device or "cpu"
+    machine = MachineRecord(environment.slug(device), environment.describe(device), now())
+    prints = Prints(registry, machine.slug)
+    session = Session(registry, prints, on_progress=reporter.progress)
+    with contextlib.closing(session.pool):
+        found = session.compare(cases, versus.metric, versus.effort)
+    record = replace(
+        found,
+        fingerprint={who: prints.of(item.case, "speed") for who, item in zip("ab", cases, strict=True)},
+        environment=machine.id,
+        time=now(),
+        seconds=round(time.monotonic() - began, 3),
+    )
+    return record, machine
+
+
+def one_case(versus: Versus, registry: Registry, name: str) -> Planned:
+    """Return the one case of a model in a comparison. ZooError when there are several, or none that is legal."""
+    group = {"models": [name], "axes": dict(versus.axes), "metrics": [versus.metric]}
+    text = yaml.safe_dump({"schema": 1, "groups": [group]})
+    file = parse_suite(text, Path("zoo compare"))
+    choice = Choice(threads=environment.usable_cores())
+    found = [replace(item, limits=versus.limits) for item in expand(file, registry, choice)]
+    if len(found) != 1:
+        raise ZooError(f"{name} stands for {len(found)} cases; a comparison takes one model with one value an axis")
+    if found[0].illegal:
+        raise ZooError(found[0].illegal)
+    return found[0]
 
 
 def execute(plan: Plan, prints: Prints, store: Store, reporter: Reporter) -> Iterator[CaseRecord]:

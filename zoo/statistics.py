@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from statistics import NormalDist, median
+from typing import Literal
 
 # The fewest samples that have a 95 % interval.
 INTERVAL_SAMPLES = 6
@@ -105,3 +106,64 @@ class StoppingRule:
             return "samples"
         patience = self.budget if len(samples_ns) >= INTERVAL_SAMPLES else self.overdraft * self.budget
         return "budget" if elapsed >= patience else None
+
+
+# -- two things compared -------------------------------------------------------------------------------------
+
+Verdict = Literal["faster", "slower", "same", "ambiguous"]
+DRAWS = 2000
+# A difference below this share is none, however sure it is: the room of a machine, a build or an hour is larger.
+LEAST_MARGIN = 0.005
+# The same is what surely differs by less than this share.
+ALIKE = 0.02
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How much longer the second of two takes than the first, with its 95 % interval; below 1 it is faster."""
+
+    value: float
+    interval: tuple[float, float]
+    processes: int
+    rounds: int
+
+    @property
+    def half_width(self) -> float:
+        """Half the width of the interval, as a fraction of the ratio."""
+        return math.log(self.interval[1] / self.interval[0]) / 2
+
+    def verdict(self, margin: float = LEAST_MARGIN) -> Verdict:
+        """Tell what may be said of the second: nothing, where the interval neither leaves 1 nor lies near it.
+
+        ``margin`` is the share that a difference must pass: what the same thing differs from itself.
+        """
+        low, high = self.interval
+        if abs(math.log(self.value)) > math.log1p(margin) and not low <= 1 <= high:
+            return "faster" if self.value < 1 else "slower"
+        return "same" if low >= 1 / (1 + ALIKE) and high <= 1 + ALIKE else "ambiguous"
+
+
+def ratio_of(pairs: Sequence[Sequence[float]], confidence: float = 0.95, seed: int = 0) -> Ratio:
+    """Return the ratio of two from ``pairs`` of fresh processes, each a sequence of ratios, one a round.
+
+    A pair's ratio is the median of its rounds, the whole is the geometric mean of its pairs. The interval is that of a
+    hierarchical bootstrap: pairs are drawn again, each with its rounds (Davison and Hinkley, Bootstrap Methods, 1997,
+    section 3.8). Few pairs vary less when they are drawn again than they did when they were made, so deviations are
+    stretched to the variance and the quantile of Student's t; and it is no narrower than what the rounds alone allow,
+    for pairs may agree by chance. ValueError for fewer than two pairs, or one without rounds.
+    """
+    import numpy as np
+    from scipy.special import stdtrit
+
+    count = len(pairs)
+    if count < 2 or not all(map(len, pairs)):
+        raise ValueError("a ratio needs two pairs of processes or more, with a round in each")
+    logs = [np.log(np.asarray(pair, dtype=float)) for pair in pairs]
+    medians, draw = np.array([np.median(pair) for pair in logs]), np.random.default_rng(seed)
+    middle, tails = float(medians.mean()), ((1 - confidence) / 2, (1 + confidence) / 2)
+    between = medians[draw.integers(count, size=(DRAWS, count))].mean(axis=1) - middle
+    within = np.stack([np.median(draw.choice(pair, (DRAWS, len(pair))), axis=1) for pair in logs]).mean(axis=0) - middle
+    stretch = math.sqrt(count / (count - 1)) * stdtrit(count - 1, tails[1]) / NormalDist().inv_cdf(tails[1])
+    ends = np.stack([stretch * np.quantile(between, tails), np.quantile(within, tails)])
+    low, high = float(min(0.0, *ends[:, 0])), float(max(0.0, *ends[:, 1]))
+    return Ratio(math.exp(middle), (math.exp(middle + low), math.exp(middle + high)), count, sum(map(len, pairs)))

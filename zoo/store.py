@@ -1,4 +1,4 @@
-"""Append-only JSON Lines: every case is on disk before the next one starts; reading merges per metric, newest first.
+"""Append-only JSON Lines: a case is on disk before the next one is measured; reading merges per metric, newest first.
 
 ``<folder>/static.jsonl`` holds what needs no machine, ``<folder>/<machine>/records.jsonl`` the rest.
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 from zoo import jsonio
 from zoo.errors import BadRecords
-from zoo.record import SCHEMA, CaseRecord, MachineRecord
+from zoo.record import SCHEMA, CaseRecord, ComparisonRecord, MachineRecord
 
 STATIC = "static.jsonl"
 RECORDS = "records.jsonl"
@@ -28,6 +28,7 @@ class Results:
     records: tuple[CaseRecord, ...] = ()
     machines: dict[str, MachineRecord] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    comparisons: tuple[ComparisonRecord, ...] = ()
 
 
 def load(folder: Path) -> Results:
@@ -41,6 +42,7 @@ def load(folder: Path) -> Results:
 def read_files(files: list[Path]) -> Results:
     """Read record files. A torn last line is the trace of a run that was killed, and is passed over."""
     records: list[CaseRecord] = []
+    comparisons: list[ComparisonRecord] = []
     machines: dict[str, MachineRecord] = {}
     warnings: list[str] = []
     for file in files:
@@ -55,17 +57,24 @@ def read_files(files: list[Path]) -> Results:
                 continue
             if isinstance(record, MachineRecord):
                 machines[record.id] = record
+            elif isinstance(record, ComparisonRecord):
+                comparisons.append(record)
             else:
                 records.append(record)
-    return Results(tuple(records), machines, tuple(warnings))
+    return Results(tuple(records), machines, tuple(warnings), tuple(comparisons))
 
 
-def parse(data: Any) -> CaseRecord | MachineRecord:
+Record = CaseRecord | ComparisonRecord | MachineRecord
+
+
+def parse(data: Any) -> Record:
     """Return one line's data as a record. ValueError when it is none that this version knows."""
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise ValueError(f"expected a record of schema {SCHEMA}")
     if data.get("kind") == "machine":
         return jsonio.from_json(MachineRecord, without(data, "id"))
+    if data.get("kind") == "comparison":
+        return jsonio.from_json(ComparisonRecord, without(data, "id"))
     return jsonio.from_json(CaseRecord, without(data, "id", "key", "status"))
 
 
@@ -74,17 +83,24 @@ def without(data: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {k: v for k, v in data.items() if k not in names}
 
 
-def line_of(record: CaseRecord | MachineRecord) -> bytes:
+def line_of(record: Record) -> bytes:
     """Return a record as one line of JSON, ``schema`` first, empty fields left out, derived ones written along."""
     data = jsonio.to_json(record)
     head: dict[str, Any] = {"schema": data.pop("schema"), "kind": data.pop("kind")}
     if isinstance(record, CaseRecord):
         head |= {"id": record.case.id, "key": record.key, "status": record.status}
-        data["case"] = {k: v for k, v in data["case"].items() if v not in (None, {}) or k in ("device", "mode")}
+        data["case"] = compact_case(data["case"])
         data["metrics"] = {name: compact(value) for name, value in data["metrics"].items()}
     else:
         head |= {"id": record.id}
+    if isinstance(record, ComparisonRecord):
+        data |= {"a": compact_case(data["a"]), "b": compact_case(data["b"])}
     return json.dumps(head | data, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+
+
+def compact_case(case: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the axes of a case that have no meaning there."""
+    return {k: v for k, v in case.items() if v not in (None, {}) or k in ("device", "mode")}
 
 
 def compact(value: dict[str, Any]) -> dict[str, Any]:
@@ -137,7 +153,7 @@ class Store:
             self._index(record)
         return self
 
-    def append(self, record: CaseRecord | MachineRecord) -> None:
+    def append(self, record: Record) -> None:
         """Write one record to disk, and wait until it is there."""
         static = isinstance(record, CaseRecord) and record.case == record.case.for_phase("static")
         with self.files[0 if static else 1].open("ab") as file:
@@ -146,7 +162,7 @@ class Store:
             os.fsync(file.fileno())
         if isinstance(record, MachineRecord):
             self.machines.add(record.id)
-        else:
+        elif isinstance(record, CaseRecord):
             self._index(record)
 
     def _index(self, record: CaseRecord) -> None:

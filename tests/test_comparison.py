@@ -1,0 +1,255 @@
+"""Comparisons of synthetic devices under a clock of their own: what is said of them is what they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from statistics import fmean
+
+import numpy as np
+import pytest
+
+from zoo.case import Case
+from zoo.comparison import Contest, Effort, contest
+from zoo.metrics import PHASES
+from zoo.plan import Work
+from zoo.pool import Died, Pool
+from zoo.sampling import Member
+from zoo.statistics import Ratio, ratio_of
+from zoo.suite import Limits, Planned
+
+# Nanoseconds of a call, given the time of day and a source of randomness.
+Call = Callable[[float, np.random.Generator], float]
+
+
+@dataclass
+class Machine:
+    """What all synthetic workers share: a clock, and noise."""
+
+    random: np.random.Generator
+    now: float = 0.0
+
+
+@dataclass
+class SyntheticWorker:
+    """Answers as a worker does, and takes no time at all."""
+
+    machine: Machine
+    call: Call
+    process: float
+
+    def ask(self, command: dict[str, object], deadline: float) -> dict[str, object]:
+        """Return samples of the device, and let the clock go on."""
+        samples = []
+        for _ in range(int(str(command["count"]))):
+            took = self.process * self.call(self.machine.now, self.machine.random)
+            self.machine.now += took / 1e9
+            samples.append(max(1, round(took)))
+        return {"samples": samples, "calls": 1}
+
+    def close(self) -> None:
+        """End."""
+
+
+@dataclass
+class Synthetic(Member):
+    """A member whose worker is synthetic; each process of it has a speed of its own."""
+
+    machine: Machine = field(default_factory=lambda: Machine(np.random.default_rng(0)))
+    call: Call = lambda now, random: 1e6
+    between: float = 0.0
+
+    def start(self, pool: Pool, phase: str, on_progress: Callable[[str], None]) -> bool:
+        """Start a process."""
+        process = math.exp(self.machine.random.normal(0, self.between))
+        self.worker = SyntheticWorker(self.machine, self.call, process)  # type: ignore[assignment]
+        return True
+
+    def again(self) -> Synthetic:
+        """Return the same once more."""
+        return synthetic(self.machine, self.call, self.between)
+
+
+def synthetic(machine: Machine, call: Call, between: float = 0.0) -> Synthetic:
+    """Return a member."""
+    wanted = {**dict.fromkeys(PHASES, ()), "speed": ("latency",)}
+    work = Work(Planned(Case("device", "1tok"), ("latency",), Limits()), wanted)  # type: ignore[arg-type]
+    return Synthetic(work, None, None, 0, {}, machine=machine, call=call, between=between)  # type: ignore[arg-type]
+
+
+def normal(mean: float, spread: float = 0.02) -> Call:
+    """Return a device with a little noise."""
+    return lambda now, random: mean * (1 + spread * random.standard_normal())
+
+
+def bimodal(mean: float) -> Call:
+    """Return a device that takes half as long again one time in three."""
+    return lambda now, random: mean * (1.5 if random.random() < 1 / 3 else 1.0) * (1 + 0.01 * random.standard_normal())
+
+
+def heavy_tailed(mean: float) -> Call:
+    """Return a device that is now and then many times as slow."""
+    return lambda now, random: mean * (1 + 0.02 * abs(random.standard_t(1.5)))
+
+
+def drifting(mean: float) -> Call:
+    """Return a device that gets slower by a per cent a second, as a machine does that warms up."""
+    return lambda now, random: mean * (1 + 0.01 * now) * (1 + 0.01 * random.standard_normal())
+
+
+def throttled(mean: float) -> Call:
+    """Return a device that halves its clock in every other second."""
+    return lambda now, random: mean * (2.0 if int(now) % 2 else 1.0) * (1 + 0.01 * random.standard_normal())
+
+
+def launch_bound(mean: float) -> Call:
+    """Return a device that the host cannot feed faster than 0.9 ms a call."""
+    return lambda now, random: max(9e5, mean) * (1 + 0.02 * random.standard_normal())
+
+
+DEVICES = {
+    "normal": normal,
+    "bimodal": bimodal,
+    "heavy-tailed": heavy_tailed,
+    "drifting": drifting,
+    "throttled": throttled,
+    "launch-bound": launch_bound,
+}
+
+
+def compared(a: Call, b: Call, between: float = 0.005, seed: int = 0, effort: Effort | None = None) -> Contest:
+    """Compare two devices of one machine."""
+    machine = Machine(np.random.default_rng(seed))
+    members = [synthetic(machine, a, between), synthetic(machine, b, between)]
+    effort = effort or Effort(target=0.01, budget=math.inf, processes=5)
+    return contest(members, "latency", Pool(), effort, lambda text: None, at_once=True)
+
+
+def verdicts(kind: str, slower: float, trials: int) -> Iterator[str]:
+    """Yield what is said of a device beside one that is so much slower."""
+    for seed in range(trials):
+        found = compared(DEVICES[kind](1e6), DEVICES[kind](1e6 * slower), seed=seed)
+        yield found.ratio(1).verdict(found.margin())
+
+
+@pytest.mark.parametrize("kind", DEVICES)
+def test_the_same_device_is_not_faster_or_slower_than_itself(kind: str) -> None:
+    said = list(verdicts(kind, 1.0, 20))
+    assert sum(verdict in ("faster", "slower") for verdict in said) <= 2
+
+
+@pytest.mark.parametrize("kind", ["normal", "heavy-tailed", "drifting", "throttled", "bimodal"])
+def test_a_slow_down_of_four_per_cent_is_found(kind: str) -> None:
+    said = list(verdicts(kind, 1.04, 10))
+    assert said.count("slower") >= 9
+    assert "faster" not in said
+
+
+def test_what_the_host_hides_is_the_same() -> None:
+    """The device is five per cent slower, and nobody can see it: the launch takes longer than both."""
+    found = compared(launch_bound(8e5), launch_bound(8.4e5), between=0.001)
+    assert found.ratio(1).verdict(found.margin()) == "same"
+
+
+def test_a_drift_that_is_shared_cancels() -> None:
+    """Calls get half as slow again while the comparison lasts; the ratio is that of the devices all the same."""
+    found = compared(drifting(1e6), drifting(1.1e6), between=0.0)
+    assert found.ratio(1).value == pytest.approx(1.1, rel=0.005)
+    first, last = found.sets[0][0][0][0], found.sets[-1][0][-1][-1]
+    assert last > 1.03 * first
+
+
+def test_processes_that_differ_are_in_the_interval() -> None:
+    """Each process is up to some per cent slower for as long as it lives: rounds alone would not show it."""
+    found = compared(normal(1e6, 0.001), normal(1e6, 0.001), between=0.03, effort=Effort(0.0, 0.0, processes=5))
+    rounds = [b / a for a, b in zip(*(map(fmean, found.sets[0][i]) for i in (0, 1)), strict=True)]
+    assert max(rounds) / min(rounds) < 1.002
+    assert found.ratio(1).half_width > 0.01
+
+
+def test_it_stops_when_the_interval_is_tight_and_not_before_five_sets() -> None:
+    found = compared(normal(1e6), normal(1e6), between=0.0)
+    assert (found.stop, len(found.sets)) == ("tight", 5)
+    assert found.ratio(1).half_width <= 0.01
+
+
+def test_it_stops_when_the_budget_is_spent() -> None:
+    found = compared(normal(1e6), normal(1e6), between=0.2, effort=Effort(0.001, 0.0, processes=3))
+    assert (found.stop, len(found.sets)) == ("budget", 3)
+
+
+def test_turns_go_there_and_back() -> None:
+    order: list[str] = []
+
+    def named(name: str) -> Call:
+        def call(now: float, random: np.random.Generator) -> float:
+            order.append(name)
+            return 1e9  # one call a turn
+
+        return call
+
+    compared(named("a"), named("b"), between=0.0, effort=Effort(0.01, 0.0, processes=2, rounds=2))
+    of_rounds = "".join(order[-12:])  # those of the last set, after its warm-up; the baseline is there twice
+    assert of_rounds == "abaaba" * 2
+
+
+def test_a_member_that_fails_ends_the_comparison_and_is_named() -> None:
+    def dies(now: float, random: np.random.Generator) -> float:
+        raise Died("killed", "it fell over")
+
+    with pytest.raises(Died, match="device: it fell over"):
+        compared(normal(1e6), dies)
+
+
+def test_more_calls_a_sample_are_no_slower() -> None:
+    work = [[[100, 100]], [[200, 200]]]
+    found = Contest([], [work, work], [[1, 2], [1, 2]])
+    assert found.ratio(1).value == 1.0
+    assert (found.seconds(0), found.seconds(1)) == (1e-7, 1e-7)
+
+
+# -- ratios --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pairs", [3, 5, 8])
+@pytest.mark.parametrize(("between", "within"), [(0.01, 0.01), (0.0, 0.03), (0.02, 0.001)])
+def test_the_interval_covers_the_ratio(pairs: int, between: float, within: float) -> None:
+    random = np.random.default_rng(pairs)
+    held = 0
+    for _ in range(200):
+        logs = random.normal(0, between, (pairs, 1)) + random.normal(0, within, (pairs, 8))
+        low, high = ratio_of(np.exp(logs + math.log(1.3)).tolist()).interval
+        held += low <= 1.3 <= high
+    assert held >= 183  # 95 % of 200, less two standard deviations
+
+
+def test_a_ratio_by_hand() -> None:
+    found = ratio_of([[1.0, 1.0, 4.0], [4.0, 4.0, 1.0]])
+    assert found.value == pytest.approx(2.0)  # the geometric mean of the medians 1 and 4
+    assert (found.processes, found.rounds) == (2, 6)
+    assert found.interval[0] < 1 < 4 < found.interval[1]
+
+
+@pytest.mark.parametrize("pairs", [[], [[1.0]], [[1.0], []]])
+def test_too_little_has_no_ratio(pairs: list[list[float]]) -> None:
+    with pytest.raises(ValueError, match="two pairs"):
+        ratio_of(pairs)
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "margin", "verdict"),
+    [
+        (1.001, (0.999, 1.003), 0.005, "same"),
+        (1.003, (1.001, 1.004), 0.005, "same"),  # it is slower for sure, and nobody cares
+        (1.05, (1.03, 1.07), 0.005, "slower"),
+        (0.95, (0.93, 0.97), 0.005, "faster"),
+        (1.05, (0.99, 1.11), 0.005, "ambiguous"),
+        (1.02, (1.01, 1.03), 0.005, "slower"),
+        (1.02, (1.01, 1.03), 0.04, "ambiguous"),  # no more than the same thing differs from itself
+        (1.0, (0.98, 1.02), 0.005, "ambiguous"),
+        (1.0, (0.985, 1.015), 0.005, "same"),
+    ],
+)
+def test_a_verdict(value: float, interval: tuple[float, float], margin: float, verdict: str) -> None:
+    assert Ratio(value, interval, 5, 40).verdict(margin) == verdict

@@ -1,0 +1,180 @@
+"""A case while it is measured: its worker, what was found, and its samples, one or several cases in turn."""
+
+from __future__ import annotations
+
+import statistics as stdlib_statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from zoo.case import Case
+from zoo.metrics import METRICS, Phase
+from zoo.plan import Work
+from zoo.pool import Died, Pool, Worker
+from zoo.record import Value
+from zoo.spec import ModelSpec, TaskSpec
+from zoo.statistics import StoppingRule, is_steady, median_interval
+
+STATIC_SECONDS = 60.0
+REQUEST_SECONDS = 0.1
+WARM_UP = StoppingRule(target=0.0, min_samples=3, max_samples=1000, budget=1.0, overdraft=1.0)
+SAMPLING = StoppingRule()
+
+
+@dataclass
+class Member:
+    """One case of a block, while it is measured."""
+
+    work: Work
+    spec: ModelSpec
+    task: TaskSpec | None
+    limits_memory: int
+    known: Mapping[str, Any]
+    started: float = field(default_factory=time.monotonic)
+    found: dict[Phase, dict[str, Value]] = field(default_factory=dict)
+    predicted: int | None = None
+    worker: Worker | None = None
+
+    @property
+    def case(self) -> Case:
+        """The case."""
+        return self.work.planned.case
+
+    def deadline(self, phase: Phase) -> float:
+        """When a phase must have ended: the case's limit, of which what needs no machine may take half."""
+        limit = self.work.planned.limits.time
+        return self.started + (min(STATIC_SECONDS, limit / 2) if phase == "static" else limit)
+
+    def keep(self, phase: Phase, values: Mapping[str, Value]) -> None:
+        """Keep the values that were asked for."""
+        self.found.setdefault(phase, {}).update({m: v for m, v in values.items() if m in self.work.wanted[phase]})
+
+    def fail(self, phase: Phase, died: Died, **detail: Any) -> None:
+        """Give the status of a death to every metric of the phase that has no value yet."""
+        missing = [m for m in self.work.wanted[phase] if m not in self.found.get(phase, {})]
+        if died.status == "timeout":
+            detail["time_limit"] = self.work.planned.limits.time
+        self.keep(phase, {m: Value(status=died.status, reason=died.reason, detail=detail) for m in missing})
+
+    def start(self, pool: Pool, phase: Phase, on_progress: Callable[[str], None]) -> bool:
+        """Start a worker and prepare the phase; False when that failed, with the status kept."""
+        try:
+            began = time.monotonic()
+            server = pool.server(self.case.threads or 1, self.spec)
+            self.started += time.monotonic() - began  # loading torch and the plugin is not the case's own time
+            if time.monotonic() >= self.deadline(phase):
+                raise Died(
+                    "timeout",
+                    f"the case's {self.work.planned.limits.time:g} s were spent before {phase} began",
+                )
+            self.worker = Worker(server, on_progress)
+            self.worker.prepare(
+                phase, self.spec, self.task, self.case, self.limits_memory, self.deadline(phase), self.known
+            )
+        except Died as died:
+            self.fail(phase, died)
+            self.stop()
+            return False
+        return True
+
+    def again(self) -> Member:
+        """Return the same case, with nothing started and nothing found."""
+        return Member(self.work, self.spec, self.task, self.limits_memory, self.known, predicted=self.predicted)
+
+    def stop(self) -> None:
+        """End the worker, if there is one."""
+        if self.worker:
+            self.worker.close()
+            self.worker = None
+
+
+# -- sampling ------------------------------------------------------------------------------------------------
+
+
+def sample_interleaved(members: Sequence[Member], metric: str, phase: Phase) -> None:
+    """Sample a metric of all members in turn, A B B A, one process at a time, until each has enough."""
+    samplers = [Sampler(m, metric, phase) for m in members]
+    for sampler in samplers:
+        sampler.warm_up()
+    order = list(samplers)
+    while any(not s.stop for s in samplers):
+        for sampler in order:
+            if not sampler.stop:
+                sampler.take()
+        order.reverse()
+    for sampler in samplers:
+        sampler.keep()
+
+
+@dataclass
+class Sampler:
+    """Samples one metric of one member until the interval is tight or the budget is spent."""
+
+    member: Member
+    metric: str
+    phase: Phase
+    samples: list[int] = field(default_factory=list)
+    warm: int = 0
+    calls: int = 1
+    spent: float = 0.0
+    stop: str = ""
+    seen: Sequence[int] = ()
+
+    def request(self, count: int) -> list[int]:
+        """Ask the worker for samples; a death is kept as status and ends the sampling."""
+        worker, asked = self.member.worker, time.monotonic()
+        if worker is None:
+            self.stop = "died"
+            return []
+        try:
+            reply = worker.ask(
+                {"do": "sample", "metric": self.metric, "count": count}, self.member.deadline(self.phase)
+            )
+        except Died as died:
+            self.stop = "died"
+            self.member.fail(self.phase, died)
+            self.member.stop()
+            return []
+        self.calls = reply["calls"]
+        self.spent += time.monotonic() - asked
+        return list(reply["samples"])
+
+    def count(self, samples: Sequence[int], most: int) -> int:
+        """Return how many samples fill one request."""
+        return max(1, min(most, int(REQUEST_SECONDS * 1e9 / stdlib_statistics.median(samples)))) if samples else 1
+
+    def warm_up(self) -> None:
+        """Call until two windows agree, or the warm-up's budget is spent."""
+        seen: list[int] = []
+        while not self.stop and not WARM_UP.reason(seen, self.spent) and not is_steady(seen, window=3, tolerance=0.05):
+            seen += self.request(self.count(seen, 20))
+        self.warm, self.spent, self.seen = len(seen), 0.0, seen
+
+    def take(self) -> None:
+        """Take one request's samples and decide whether to go on."""
+        self.samples += self.request(self.count(self.samples, SAMPLING.min_samples))
+        self.stop = self.stop or SAMPLING.reason(self.samples, self.spent) or ""
+
+    def keep(self) -> None:
+        """Turn the samples into the metric's value."""
+        if self.stop == "died":
+            return
+        median = stdlib_statistics.median(self.samples)
+        interval = median_interval(self.samples)
+        batch = self.member.case.batch_size
+        as_value: Callable[[float], float] = lambda ns: ns / 1e9  # noqa: E731
+        if self.metric == "throughput":
+            as_value = lambda ns: batch * self.calls / (ns / 1e9)  # noqa: E731
+        low_high = sorted(map(as_value, interval)) if interval else None
+        value = Value(
+            value=as_value(median),
+            unit=METRICS[self.metric].unit,
+            interval=(low_high[0], low_high[1]) if low_high else None,
+            n=len(self.samples),
+            stop=self.stop,
+            convention={"latency": "synchronised each call", "throughput": "queued calls"}[self.metric],
+            samples=tuple(self.samples),
+            detail={"warm_up": self.warm, "calls_per_sample": self.calls},
+        )
+        self.member.keep(self.phase, {self.metric: value})
