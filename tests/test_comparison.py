@@ -68,14 +68,17 @@ class Synthetic(Member):
 
     def again(self) -> Synthetic:
         """Return the same once more."""
-        return synthetic(self.machine, self.call, self.between)
+        return synthetic(self.machine, self.call, self.between, self.predicted or 0)
 
 
-def synthetic(machine: Machine, call: Call, between: float = 0.0) -> Synthetic:
-    """Return a member."""
+def synthetic(machine: Machine, call: Call, between: float = 0.0, needs: int = 0) -> Synthetic:
+    """Return a member that may take 100 bytes."""
     wanted = {**dict.fromkeys(PHASES, ()), "speed": ("latency",)}
     work = Work(Planned(Case("device", "1tok"), ("latency",), Limits()), wanted)  # type: ignore[arg-type]
-    return Synthetic(work, None, None, 0, {}, machine=machine, call=call, between=between)  # type: ignore[arg-type]
+    known: dict[str, object] = {}
+    made = Synthetic(work, None, None, 100, known, machine=machine, call=call, between=between)  # type: ignore[arg-type]
+    made.predicted = needs
+    return made
 
 
 def normal(mean: float, spread: float = 0.02) -> Call:
@@ -123,7 +126,7 @@ def compared(a: Call, b: Call, between: float = 0.005, seed: int = 0, effort: Ef
     machine = Machine(np.random.default_rng(seed))
     members = [synthetic(machine, a, between), synthetic(machine, b, between)]
     effort = effort or Effort(target=0.01, budget=math.inf, processes=5)
-    return contest(members, "latency", Pool(), effort, lambda text: None, at_once=True)
+    return contest(members, "latency", Pool(), effort, lambda text: None)
 
 
 def verdicts(kind: str, slower: float, trials: int) -> Iterator[str]:
@@ -179,19 +182,33 @@ def test_it_stops_when_the_budget_is_spent() -> None:
     assert (found.stop, len(found.sets)) == ("budget", 3)
 
 
-def test_turns_go_there_and_back() -> None:
-    order: list[str] = []
+@pytest.mark.parametrize(
+    ("needs", "interleaved", "order"), [(33, True, "abaaba" * 2), (34, False, "aaaa" + "bbbb" + "aaaa")]
+)
+def test_turns_go_there_and_back_or_one_after_the_other_for_want_of_memory(
+    needs: int, interleaved: bool, order: str
+) -> None:
+    called: list[str] = []
 
     def named(name: str) -> Call:
         def call(now: float, random: np.random.Generator) -> float:
-            order.append(name)
+            called.append(name)
             return 1e9  # one call a turn
 
         return call
 
-    compared(named("a"), named("b"), between=0.0, effort=Effort(0.01, 0.0, processes=2, rounds=2))
-    of_rounds = "".join(order[-12:])  # those of the last set, after its warm-up; the baseline is there twice
-    assert of_rounds == "abaaba" * 2
+    machine = Machine(np.random.default_rng(0))
+    members = [synthetic(machine, named(name), needs=needs) for name in "ab"]
+    effort = Effort(0.01, 0.0, processes=2, rounds=2)
+    found = contest(members, "latency", Pool(), effort, lambda text: None)
+    assert found.interleaved == interleaved
+    assert len(found.sets) == 2
+    warm = len(called) // 6 - 4  # each of three members in each of two sets
+    text = "".join(called)[len(called) // 2 :]
+    # The baseline is there twice.
+    assert (
+        text[3 * warm :] if interleaved else text[warm : warm + 4] + text[2 * warm + 4 : 2 * warm + 8] + text[-4:]
+    ) == order
 
 
 def test_a_member_that_fails_ends_the_comparison_and_is_named() -> None:
@@ -204,7 +221,7 @@ def test_a_member_that_fails_ends_the_comparison_and_is_named() -> None:
 
 def test_more_calls_a_sample_are_no_slower() -> None:
     work = [[[100, 100]], [[200, 200]]]
-    found = Contest([], [work, work], [[1, 2], [1, 2]])
+    found = Contest([], sets=[work, work], calls=[[1, 2], [1, 2]])
     assert found.ratio(1).value == 1.0
     assert (found.seconds(0), found.seconds(1)) == (1e-7, 1e-7)
 

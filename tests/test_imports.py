@@ -25,7 +25,8 @@ metrics
 suite
 record
 store
-environment
+environment nvml
+doctor
 statistics
 metrics.formulas metrics.operators metrics.meta metrics.handles
 metrics.whole metrics.counts metrics.params

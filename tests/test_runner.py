@@ -451,3 +451,80 @@ def test_program_may_call_run_without_a_main_guard(suite_file, tmp_path):
     done = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
     assert (tmp_path / "here" / "mine" / "static.jsonl").exists()
+
+
+def test_training_takes_and_holds_more_than_inference(suite_file, tmp_path, zoo):
+    modes = "inference, forward_backward, training"
+    axes = f"{{size: 32, batch_size: 4, mode: [{modes}]}}"
+    metrics = "[peak_memory_predicted, peak_memory, latency]"
+    path = suite_file(f"schema: 1\ngroups:\n  - {{models: [vit_nano], axes: {axes}, metrics: {metrics}}}\n")
+    assert zoo("run", str(path)).returncode == 0
+    found = {}
+    for record in store.load(tmp_path / "runs" / "mine").records:
+        found |= {(record.case.mode or "inference", name): value for name, value in record.metrics.items()}
+    for mode in modes.split(", "):
+        assert found[mode, "latency"].status == "ok"
+        predicted, measured = (found[mode, name].value for name in ("peak_memory_predicted", "peak_memory"))
+        assert measured == pytest.approx(predicted, rel=0.1)
+    inference, backward, training = (found[mode, "peak_memory"].value for mode in modes.split(", "))
+    assert 2 * inference < backward < training
+    weights = found["inference", "peak_memory_predicted"].detail["weights"]
+    assert found["training", "peak_memory_predicted"].detail["optimizer"] == pytest.approx(2 * weights, rel=0.01)
+
+
+# -- zoo compare ---------------------------------------------------------------------------------------------
+
+TWO_SPEEDS = """
+import torch
+from torch import nn
+from zoo import ModelSpec, hookimpl, image_classifier
+
+class Repeated(nn.Module):
+    def __init__(self, times):
+        super().__init__()
+        self.times, self.layer = times, nn.Linear(512, 512)
+
+    def forward(self, x):
+        y = x.mean(dim=(2, 3)).repeat(1, 171)[:, :512].expand(256, 512)
+        for _ in range(self.times):
+            y = self.layer(y)
+        return y[: len(x), :10]
+
+def once(size): return Repeated(4)
+def twice(size): return Repeated(8)
+def broken(size): raise ValueError("this one cannot be built")
+
+@hookimpl
+def zoo_models():
+    for build in (once, twice, broken):
+        yield ModelSpec(build.__name__, build=build, **image_classifier(default=32))
+"""
+
+
+@pytest.fixture
+def two_speeds(tmp_path):
+    """Return the arguments that add models of which one does twice what the other does."""
+    (tmp_path / "speeds.py").write_text(TWO_SPEEDS)
+    return ("--plugin", "speeds.py", "--set", "threads=1", "--budget", "1")
+
+
+def test_a_model_that_does_twice_as_much_is_slower_and_trips_the_gate(two_speeds, tmp_path, zoo):
+    done = zoo("compare", "once", "twice", *two_speeds, "--gate")
+    assert done.returncode == 1, done.stderr
+    assert "B is slower" in done.stdout
+    (record,) = store.load(tmp_path / "runs" / "compare").comparisons
+    assert record.verdict == "slower"
+    assert 1.4 < record.ratio < 2.6
+    assert record.processes == 5
+    assert record.protocol == "interleaved"
+    assert [len(of_set) for of_set in record.samples] == [3] * 5  # a, b and a again
+    assert zoo("compare", "twice", "once", *two_speeds, "--gate").returncode == 0
+
+
+def test_a_model_that_cannot_be_compared_is_said(two_speeds, zoo):
+    done = zoo("compare", "once", "broken", *two_speeds, "--gate")
+    assert done.returncode == 1
+    assert "this one cannot be built" in done.stdout
+    done = zoo("compare", "once", "resnet_nano", "--plugin", "speeds.py", "--set", "threads=1,2")
+    assert done.returncode == 2
+    assert "stands for 2 cases" in done.stderr

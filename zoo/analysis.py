@@ -511,7 +511,9 @@ def over_images(
     first = profile(what, str(sizes[0]), **options)
     if first.sees_values():
         torch.manual_seed(seed)
-        module = what if isinstance(what, nn.Module) else first.subject.build()
+        # A detector that scales images itself is built for the rule, and so leaves those that follow it as they are.
+        rule = Size((short_side, longest_side), "px")
+        module = what if isinstance(what, nn.Module) else profile(what, str(rule), **options).subject.build()
         files = [file for file, _, _ in found]
         counts = list(_counts_on_images(module, first.subject, files, sizes))
     else:

@@ -10,7 +10,8 @@ from zoo.spec import Scalar
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 DEVICES = ("cpu", "cuda")
-MODES = ("inference",)
+# A forward pass without gradients; forward and backward; these and a step of AdamW.
+MODES = ("inference", "forward_backward", "training")
 # What only a trained model depends on: its measured cost does not.
 TASK_AXES = ("task", "recipe", "seed")
 # What parameters and counts do not depend on either, so that they are counted once for all machines.
@@ -54,6 +55,8 @@ class Case:
         if phase == "task":
             return self
         dropped: dict[str, Any] = dict.fromkeys((*TASK_AXES, *MACHINE_AXES) if phase == "static" else TASK_AXES)
+        if self.mode != "inference":  # whose predicted memory is another
+            dropped.pop("mode", None)
         return replace(self, **dropped)
 
 

@@ -679,6 +679,23 @@ def print_changes(a: Path, b: Path, as_json: bool) -> bool:
     return any(change.verdict == "worse" for change in found)
 
 
+@main.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """Tell what would spoil a measurement on this machine, each with its cure and a way to see it gone."""
+    from zoo.doctor import diagnose
+
+    found = list(diagnose())
+    if as_json:
+        print_json([dataclasses.asdict(finding) for finding in found])
+        return
+    marks = {"ok": "ok", "finding": "!!", "unknown": "?"}
+    print_columns([(marks[f.status], f.check, f.found) for f in found])
+    for f in found:
+        if f.status == "finding":
+            click.echo(f"\n{f.check}: {f.cure}\n  see it gone: {f.seen}")
+
+
 def split(text: str) -> tuple[str, ...]:
     """Split a list given with commas."""
     return tuple(part.strip() for part in text.split(",") if part.strip())

@@ -47,6 +47,7 @@ class Contest:
     """Samples of members, the first of which is the baseline and the last the baseline once more."""
 
     members: Sequence[Member]
+    interleaved: bool = True
     sets: list[list[Rounds]] = field(default_factory=list)
     calls: list[list[int]] = field(default_factory=list)  # of a sample, by set and member
     stop: str = ""
@@ -75,15 +76,14 @@ class Contest:
         return max(LEAST_MARGIN, abs(noise - 1), abs(1 / noise - 1))
 
 
-def contest(
-    members: Sequence[Member], metric: str, pool: Pool, effort: Effort, tell: Callable[[str], None], at_once: bool
-) -> Contest:
-    """Sample members side by side, or with ``at_once=False`` one after the other. Died when one of them fails.
+def contest(members: Sequence[Member], metric: str, pool: Pool, effort: Effort, tell: Callable[[str], None]) -> Contest:
+    """Sample members side by side, or one after the other where they do not fit. Died when one of them fails.
 
     The first member is the baseline, and takes part twice.
     """
     taking = [*members, members[0].again()]
-    found, began = Contest(taking), time.monotonic()
+    at_once = fit_at_once(taking)
+    found, began = Contest(taking, interleaved=at_once), time.monotonic()
     while not found.stop:
         rounds, calls = (one_set if at_once else in_turn)(taking, metric, pool, effort)
         found.sets.append(rounds)
@@ -93,6 +93,11 @@ def contest(
         found.stop = effort.reason(ratios, sets, time.monotonic() - began) or ""
         tell(f"set {sets}" + "".join(f", {r.value:.3f} ± {r.half_width:.3f}" for r in ratios))
     return found
+
+
+def fit_at_once(members: Sequence[Member]) -> bool:
+    """Tell whether what all of them are predicted to need is allowed to each of them."""
+    return sum(member.predicted or 0 for member in members) <= min(member.limits_memory for member in members)
 
 
 def one_set(members: Sequence[Member], metric: str, pool: Pool, effort: Effort) -> tuple[list[Rounds], list[int]]:

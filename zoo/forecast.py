@@ -95,7 +95,8 @@ def seconds_before(work: Work, store: Store) -> float | None:
 def rough_seconds(work: Work, registry: Registry, macs: float) -> float:
     """Estimate a case from its MACs: building it, the budget of each sampled metric, and training."""
     case = work.planned.case
-    call = 2 * macs * case.batch_size / (FLOPS_PER_CORE * (case.threads or 1))
+    passes = 1 if case.mode == "inference" else 3
+    call = passes * 2 * macs * case.batch_size / (FLOPS_PER_CORE * (case.threads or 1))
     seconds = START_SECONDS
     for metric in work.wanted["speed"]:
         assert METRICS[metric].sampled

@@ -125,10 +125,8 @@ class Session:
             if not self.may_run(member, "speed"):
                 value = member.found["speed"][metric]
                 return replace(record, status=value.status, reason=f"{member.case.model}: {value.reason}")
-        # The first is there twice.
-        at_once = 2 * (members[0].predicted or 0) + (members[1].predicted or 0) <= members[0].limits_memory
         try:
-            found = contest(members, metric, self.pool, effort, self.on_progress, at_once)
+            found = contest(members, metric, self.pool, effort, self.on_progress)
         except Died as died:
             return replace(record, status=died.status, reason=died.reason)
         ratio, noise, margin = found.ratio(1), found.noise(), found.margin()
@@ -145,7 +143,7 @@ class Session:
             processes=ratio.processes,
             rounds=ratio.rounds,
             stop=found.stop,
-            protocol="interleaved" if at_once else "sequential",
+            protocol="interleaved" if found.interleaved else "sequential",
             calls=tuple(tuple(calls) for calls in found.calls),
             samples=tuple(tuple(tuple(map(tuple, rounds)) for rounds in of_set) for of_set in found.sets),
         )

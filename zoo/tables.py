@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from zoo.case import Case
+from zoo.case import MODES, Case
 from zoo.errors import BadRecords
 from zoo.metrics import CONVENTIONS, CONVERTIBLE, METRICS
 from zoo.record import CaseRecord, MachineRecord, Value, gravest
@@ -284,6 +284,8 @@ def sort_rows(found: Sequence[Row], axes: Sequence[str]) -> list[Row]:
         if name == "size":
             size = Size.parse(str(value))
             return 0, tuple(map(float, size.values)), size.unit
+        if name == "mode" and value in MODES:
+            return 0, (float(MODES.index(str(value))),), ""
         if isinstance(value, int | float):
             return 0, (float(value),), ""
         return (-1, (), "") if value is None else (1, (), str(value))

@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ class Job:
     case: Case
     channel: socket.socket
     module: nn.Module | None = None
+    optimizer: torch.optim.Optimizer | None = None
     call: Callable[[], Any] = lambda: None
     synchronize: Callable[[], None] = lambda: None
     window: int = 0
@@ -158,14 +160,23 @@ class Job:
         return torch.device(self.case.device or "cpu")
 
     def build_for_real(self) -> None:
-        """Build model and inputs on the case's device, ready to be called."""
+        """Build model and inputs on the case's device, ready to be called as the case's mode says."""
         device = self.device
         with device:
-            self.module = self.build().eval().requires_grad_(False)
-        self.inputs = self.make_inputs(device)
-        args, kwargs = self.inputs
-        self.call = torch.inference_mode()(lambda: self.module(*args, **kwargs))  # type: ignore[misc]
+            self.module = module = self.build()
+        self.inputs = args, kwargs = self.make_inputs(device)
+        if self.case.mode == "inference":
+            module.eval().requires_grad_(False)
+            self.call = torch.inference_mode()(lambda: module(*args, **kwargs))
+        else:
+            self.optimizer = memory.make_optimizer(module.train(), self.optimizer_name)
+            self.call = partial(memory.train_step, module, self.inputs, self.optimizer)
         self.synchronize = speed.synchronizer(device)
+
+    @property
+    def optimizer_name(self) -> str:
+        """The optimiser of the case's mode."""
+        return "adamw" if self.case.mode == "training" else "none"
 
     # static
 
@@ -239,11 +250,19 @@ class Job:
         return Value(value=sum(op["calls"] for op in material), convention="material", detail={"ops": material})
 
     def measure_peak_memory_predicted(self) -> Value:
-        """Peak of inference by fake tensors: weights, inputs and what torch would allocate."""
-        found = predicted_memory.predict_peak(
-            lambda: self.build().eval(), lambda device: self.make_inputs(device, seeded=False), self.bodies
-        )
-        detail = {"weights": found.weights, "inputs": found.inputs, "unseen": [*found.unseen]}
+        """Peak by fake tensors: weights, inputs and what torch would allocate, and what training holds beside it."""
+
+        def inputs(device: torch.device) -> data.Inputs:
+            return self.make_inputs(device, seeded=False)
+
+        if self.case.mode in (None, "inference"):
+            found = predicted_memory.predict_peak(lambda: self.build().eval(), inputs, self.bodies)
+        else:
+            found = predicted_memory.predict_training_peak(
+                lambda: self.build().train(), inputs, self.optimizer_name, bodies=self.bodies
+            )
+        detail = {**vars(found), "unseen": [*found.unseen]}
+        del detail["peak"]
         return Value(value=found.peak, unit="B", convention="fake tensors", detail=detail)
 
     def per_sample(self, count: int) -> int | float:
@@ -254,14 +273,14 @@ class Job:
     # measured
 
     def measure_peak_memory(self) -> Value:
-        """Peak of inference: storage of weights and inputs, and the high-water mark of a call above them."""
+        """Peak: storage of weights, inputs and the optimiser's state, and the high-water mark of a call above them."""
         assert self.module is not None
         if self.case.device == "cuda":
             found = memory.peak_on_cuda(self.call, torch.device("cuda"))
             return Value(value=found["allocated"], unit="B", convention="cuda allocator", detail=dict(found))
-        held = memory.storage_bytes(self.module, *self.inputs)
         transient = memory.measure_peak(self.call)
-        detail = {"weights_and_inputs": held, "transient": transient}
+        held = memory.storage_bytes(self.module, *self.inputs) + memory.state_bytes(self.optimizer)
+        detail = {"held": held, "transient": transient}
         return Value(value=held + transient, unit="B", convention="VmHWM", detail=detail)
 
     def sample(self, metric: str, count: int) -> dict[str, Any]:

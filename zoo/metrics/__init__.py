@@ -39,11 +39,11 @@ CONVENTIONS = {
     "5 n log2 n": "5 n log2 n for a complex Fourier transform, of one sample; in no count of MACs",
     "products": "elements that convolutions, linear layers and matrix products write, of one sample",
     "material": "calls of operators that are in no count and may matter",
-    "fake tensors": "weights, inputs and what torch would allocate; nothing is run",
-    "VmHWM": "weights, inputs, and the process's high-water mark of one call above them",
+    "fake tensors": "weights, inputs, an optimiser's state and what torch would allocate; nothing is run",
+    "VmHWM": "weights, inputs, an optimiser's state, and the process's high-water mark of one call above them",
     "cuda allocator": "the most that torch held at once",
-    "synchronised each call": "one forward, waited for",
-    "queued calls": "forwards queued one after the other",
+    "synchronised each call": "one call, waited for",
+    "queued calls": "calls queued one after the other",
 }
 
 # Those of them that a count can be told in.
