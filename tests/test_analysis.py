@@ -190,7 +190,7 @@ def test_a_detector_that_depends_on_what_it_sees_runs_on_the_images(folder):
     Image.new("RGB", (100, 48), (200, 100, 50)).save(folder / "b.png")  # wider than the first, and scaled no more
     wide = zoo.over_images("faster_rcnn_nano", folder, 96, 200, limit=2)
     assert wide.sizes == ("96x128px", "96x200px")
-    assert 1.4 < wide.totals["mac"][1] / wide.totals["mac"][0] < 1.8
+    assert wide.totals["mac"][1] > 1.2 * wide.totals["mac"][0]  # its box head is the same
     (folder / "sizes.json").write_text(json.dumps({"images": [{"id": 1, "height": 48, "width": 64}]}))
     with pytest.raises(ZooError, match="give the folder"):
         zoo.over_images("faster_rcnn_nano", folder / "sizes.json", 96, 160)
