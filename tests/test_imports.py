@@ -31,7 +31,7 @@ statistics
 metrics.formulas metrics.operators metrics.meta metrics.handles
 metrics.whole metrics.counts metrics.params
 metrics.macs metrics.speed metrics.roofline
-metrics.memory metrics.scratch metrics.batch metrics.audit metrics.folding
+metrics.ceilings metrics.memory metrics.scratch metrics.batch metrics.audit metrics.folding
 metrics.predicted_memory
 data
 train analysis
@@ -65,6 +65,7 @@ MAY_IMPORT_TORCH = {
     "metrics.memory",
     "metrics.scratch",
     "metrics.folding",
+    "metrics.ceilings",
     "metrics.predicted_memory",
     "metrics.handles",
     "metrics.audit",

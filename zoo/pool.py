@@ -31,7 +31,7 @@ SERVER_SECONDS = 120.0
 PRELOAD_SECONDS = 60.0
 CLOSING_SECONDS = 10.0
 # What a worker's answer to each command holds.
-ANSWERS = {"prepare": "ready", "measure": "values", "sample": "samples"}
+ANSWERS = {"prepare": "ready", "measure": "values", "ceilings": "values", "sample": "samples"}
 
 
 class Died(Exception):
@@ -288,6 +288,6 @@ def read_reply(packet: bytes, command: Mapping[str, Any]) -> dict[str, Any]:
 
 def describe(command: Mapping[str, Any]) -> str:
     """Say in words what a worker was asked to do."""
-    return {"prepare": "building the model", "measure": f"measuring {command.get('metric')}"}.get(
-        command["do"], f"sampling {command.get('metric')}"
-    )
+    said = {"prepare": "building the model", "ceilings": "measuring what the machine does at most"}
+    doing = "measuring" if command["do"] == "measure" else "sampling"
+    return said.get(command["do"], f"{doing} {command.get('metric')}")

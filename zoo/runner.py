@@ -20,16 +20,17 @@ from typing import Any
 import yaml
 
 from zoo import environment, jsonio
+from zoo.case import Case
 from zoo.comparison import Effort, contest
 from zoo.errors import ZooError
 from zoo.metrics import METRICS, PHASES, Phase
 from zoo.plan import Plan, Prints, Work, make_plan
-from zoo.pool import Died, Pool
+from zoo.pool import Died, Pool, Worker
 from zoo.progress import Reporter
 from zoo.record import CaseRecord, ComparisonRecord, MachineRecord, Value
 from zoo.registry import Registry
-from zoo.sampling import Member, sample_interleaved
-from zoo.spec import Scalar
+from zoo.sampling import STATIC_SECONDS, Member, sample_interleaved
+from zoo.spec import ModelSpec, Scalar
 from zoo.store import Store
 from zoo.suite import Choice, Limits, Planned, SuiteFile, expand, parse_suite, read_suite
 
@@ -54,10 +55,14 @@ class Session:
     pool: Pool = field(default_factory=Pool)
     on_progress: Callable[[str], None] = lambda text: None
     environment_id: str = ""
+    measured_ceilings: dict[tuple[str, str, int], dict[str, float]] = field(default_factory=dict)
 
     def run_block(self, works: Sequence[Work]) -> Iterator[CaseRecord]:
         """Measure cases that belong together, phase by phase, and yield their records."""
         members = [self.member(work) for work in works]
+        for member in members:
+            if member.needs_bound() and not member.work.planned.illegal:
+                self.take_bound(member)
         for phase in PHASES:
             active = [m for m in members if self.may_run(m, phase)]
             began = time.monotonic()
@@ -95,6 +100,8 @@ class Session:
     def wanted(self, member: Member, phase: Phase) -> tuple[str, ...]:
         """Return the metrics to take in a phase: what is asked for, and the predicted memory before anything is run."""
         names = member.work.wanted[phase]
+        if phase == "speed":
+            return tuple(member.sampled())
         measured = member.work.wanted["memory"] + member.work.wanted["speed"]
         if phase == "static" and measured and PREDICTED not in names and not member.work.planned.illegal:
             return (*names, PREDICTED)
@@ -111,9 +118,38 @@ class Session:
                 else:
                     for m in taking:
                         self.measure(m, metric, phase)
+            for m in alive:
+                m.derive()
         finally:
             for m in members:
                 m.stop()
+
+    def take_bound(self, member: Member) -> None:
+        """Ask for the least time of a member's call, on what this machine did at most in this run."""
+        case = member.case
+        try:
+            if not member.start(self.pool, "static", self.on_progress) or member.worker is None:
+                raise Died("error", "its static cost cannot be had")
+            ask = {"do": "measure", "metric": "fused_bound", "given": self.ceilings(case, member.spec)}
+            reply = member.worker.ask(ask, member.deadline("static"))
+            member.bound = jsonio.from_json(Value, reply["values"]["fused_bound"])
+        except Died as died:
+            member.bound = Value(status=died.status, reason=died.reason)
+        finally:
+            member.stop()
+
+    def ceilings(self, case: Case, spec: ModelSpec) -> dict[str, float]:
+        """Return what the machine does at most with a case's device, dtype and threads; measured once. Died if not."""
+        device, dtype, threads = case.device or "cpu", case.dtype, case.threads or 1
+        if (device, dtype, threads) not in self.measured_ceilings:
+            worker = Worker(self.pool.server(threads, spec), self.on_progress)
+            try:
+                ask = {"do": "ceilings", "device": device, "dtype": dtype, "threads": threads}
+                reply = worker.ask(ask, time.monotonic() + STATIC_SECONDS)
+            finally:
+                worker.close()
+            self.measured_ceilings[device, dtype, threads] = reply["values"]
+        return self.measured_ceilings[device, dtype, threads]
 
     def compare(self, cases: Sequence[Planned], metric: str, effort: Effort) -> ComparisonRecord:
         """Measure the second case beside the first. The record has no fingerprint, machine or time yet."""

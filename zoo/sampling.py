@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics as stdlib_statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from zoo.case import Case
@@ -14,12 +15,14 @@ from zoo.plan import Work
 from zoo.pool import Died, Pool, Worker
 from zoo.record import Value
 from zoo.spec import ModelSpec, TaskSpec
-from zoo.statistics import StoppingRule, is_steady, median_interval
+from zoo.statistics import PERCENTILE_SAMPLES, StoppingRule, is_steady, median_interval, percentile
 
 STATIC_SECONDS = 60.0
 REQUEST_SECONDS = 0.1
 WARM_UP = StoppingRule(target=0.0, min_samples=3, max_samples=1000, budget=1.0, overdraft=1.0)
 SAMPLING = StoppingRule()
+PERCENTILES = {"latency_p90": 0.9, "latency_p99": 0.99}
+BOUNDED = MappingProxyType({"percent_of_bound": "fused bound", "mfu": "measured ceiling"})
 
 
 @dataclass
@@ -33,7 +36,9 @@ class Member:
     known: Mapping[str, Any]
     started: float = field(default_factory=time.monotonic)
     found: dict[Phase, dict[str, Value]] = field(default_factory=dict)
+    timed: dict[str, Value] = field(default_factory=dict)
     predicted: int | None = None
+    bound: Value | None = None
     worker: Worker | None = None
 
     @property
@@ -78,6 +83,52 @@ class Member:
             return False
         return True
 
+    def derived(self) -> list[str]:
+        """Return the metrics that are wanted and follow from others."""
+        return [name for name in self.work.wanted["speed"] if METRICS[name].derived]
+
+    def needs_bound(self) -> bool:
+        """Tell whether what is wanted needs the least time of a call."""
+        return not BOUNDED.keys().isdisjoint(self.work.wanted["speed"])
+
+    def sampled(self) -> list[str]:
+        """Return the metrics to sample: those wanted, and those that others follow from."""
+        wanted = [name for name in self.work.wanted["speed"] if METRICS[name].sampled]
+        more = ["latency"] if not PERCENTILES.keys().isdisjoint(self.derived()) else []
+        if self.needs_bound() and not wanted and not more:
+            more = ["throughput"]
+        return list(dict.fromkeys((*wanted, *more)))
+
+    def derive(self) -> None:
+        """Work out what follows from the time of a call and its bound."""
+        for name in self.derived():
+            timed = self.timed.get("latency") if name in PERCENTILES else None
+            timed = timed or self.timed.get("throughput") or self.timed.get("latency")
+            if timed is not None:
+                value = percentile_value(name, timed) if name in PERCENTILES else self.of_bound(name, timed)
+                self.keep("speed", {name: value})
+
+    def of_bound(self, name: str, timed: Value) -> Value:
+        """Return how near a time comes to what is possible."""
+        bound = self.bound
+        assert bound is not None
+        if bound.value is None or timed.value is None:
+            failed = bound if bound.value is None else timed
+            return Value(status=failed.status, reason=failed.reason)
+        seconds = [
+            self.case.batch_size / v if timed.unit == "1/s" else v for v in (timed.value, *(timed.interval or ()))
+        ]
+        least = bound.value if name == "percent_of_bound" else bound.detail["flops"] / bound.detail["ceilings"]["flops"]
+        value, *ends = (100 * least / s for s in seconds)
+        return Value(
+            value=value,
+            unit="%",
+            interval=(min(ends), max(ends)) if ends else None,
+            n=timed.n,
+            convention=BOUNDED[name],
+            detail={"bound": least, "seconds": seconds[0], "ceilings": bound.detail["ceilings"]},
+        )
+
     def again(self) -> Member:
         """Return the same case, with nothing started and nothing found."""
         return Member(self.work, self.spec, self.task, self.limits_memory, self.known, predicted=self.predicted)
@@ -87,6 +138,16 @@ class Member:
         if self.worker:
             self.worker.close()
             self.worker = None
+
+
+def percentile_value(name: str, latency: Value) -> Value:
+    """Return a percentile of a latency's samples, or that there are too few of them."""
+    share = PERCENTILES[name]
+    found = percentile(latency.samples, share)
+    if found is None:
+        said = f"{len(latency.samples)} samples do not tell it; {PERCENTILE_SAMPLES[share]} would"
+        return Value(status="unsupported", reason=said)
+    return Value(value=found / 1e9, unit="s", n=len(latency.samples), convention=name.removeprefix("latency_"))
 
 
 # -- sampling ------------------------------------------------------------------------------------------------
@@ -154,7 +215,13 @@ class Sampler:
     def take(self) -> None:
         """Take one request's samples and decide whether to go on."""
         self.samples += self.request(self.count(self.samples, SAMPLING.min_samples))
-        self.stop = self.stop or SAMPLING.reason(self.samples, self.spent) or ""
+        self.stop = self.stop or self.rule().reason(self.samples, self.spent) or ""
+
+    def rule(self) -> StoppingRule:
+        """Return when to stop: not before a percentile that is wanted can be told, or the budget is spent."""
+        wanted = [PERCENTILES[name] for name in self.member.derived() if name in PERCENTILES]
+        least = max((PERCENTILE_SAMPLES[share] for share in wanted), default=0) if self.metric == "latency" else 0
+        return replace(SAMPLING, min_samples=max(least, SAMPLING.min_samples))
 
     def keep(self) -> None:
         """Turn the samples into the metric's value."""
@@ -177,4 +244,5 @@ class Sampler:
             samples=tuple(self.samples),
             detail={"warm_up": self.warm, "calls_per_sample": self.calls},
         )
+        self.member.timed[self.metric] = value
         self.member.keep(self.phase, {self.metric: value})

@@ -44,6 +44,17 @@ def _order_statistic(n: int, confidence: float) -> int:
     return 0
 
 
+# The fewest samples that tell a percentile (Reddi et al. 2020, MLPerf Inference, Section V).
+PERCENTILE_SAMPLES = {0.9: 64, 0.99: 662}
+
+
+def percentile(samples: Sequence[float], share: float) -> float | None:
+    """Return the sample that a share (0.9 or 0.99) of all samples does not exceed; None of too few samples."""
+    if len(samples) < PERCENTILE_SAMPLES[share]:
+        return None
+    return sorted(samples)[math.ceil(share * len(samples)) - 1]
+
+
 def relative_half_width(samples: Sequence[float], confidence: float = 0.95) -> float:
     """Return half the width of the median's interval as a fraction of the median; infinite where there is none."""
     interval = median_interval(samples, confidence)

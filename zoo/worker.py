@@ -23,12 +23,14 @@ from zoo import data, plugins, registry, train
 from zoo.case import Case
 from zoo.errors import BadSize, BadSpec
 from zoo.jsonio import PACKET, from_json, send, to_json
-from zoo.metrics import CONVERTIBLE, macs, memory, meta, params, predicted_memory, speed
+from zoo.metrics import CONVERTIBLE, ceilings, macs, memory, meta, params, predicted_memory, roofline, speed
 from zoo.metrics.counts import Count
 from zoo.record import Value
 from zoo.spec import ModelSpec, Size, TaskSpec, import_module, resolve
 
 INPUT_SEED = 0
+# AdamW reads weight, gradient and both moments, and writes all but the gradient.
+ADAMW_TRAFFIC = 7
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "Cannot allocate memory")
 NOT_SUPPORTED = ("not implemented for", "no kernel image", "is not supported")
 
@@ -44,10 +46,13 @@ def work(channel: socket.socket) -> None:
             if command["do"] == "prepare":
                 job = Job.prepare(command, channel)
                 reply: dict[str, Any] = {"ready": True}
+            elif command["do"] == "ceilings":
+                reply = {"values": measure_ceilings(command["device"], command["dtype"], command["threads"])}
             elif job is None:
                 raise RuntimeError("a worker prepares a case before anything else")
             elif command["do"] == "measure":
-                reply = {"values": {name: to_json(value) for name, value in job.measure(command["metric"]).items()}}
+                found = job.measure(command["metric"], **command.get("given", {}))
+                reply = {"values": {name: to_json(value) for name, value in found.items()}}
             else:
                 reply = job.sample(command["metric"], command["count"])
         except (Exception, SystemExit) as error:
@@ -201,11 +206,11 @@ class Job:
         """Return what a size other than the default changes in the model, for a footnote."""
         return {"size": what} if what and self.size != self.spec.size() else {}
 
-    def measure(self, metric: str) -> dict[str, Value]:
-        """Return a metric that is had in one go; a task yields all of its own."""
+    def measure(self, metric: str, **given: Any) -> dict[str, Value]:
+        """Return a metric that is had in one go; a task yields all of its own. ``given`` is what it depends on."""
         if self.task and metric in {m.name for m in self.task.metrics}:
             return self.run_task(self.task)
-        measured: Value = getattr(self, f"measure_{metric}")()
+        measured: Value = getattr(self, f"measure_{metric}")(**given)
         return {metric: measured}
 
     def measure_params(self) -> Value:
@@ -264,6 +269,21 @@ class Job:
         detail = {**vars(found), "unseen": [*found.unseen]}
         del detail["peak"]
         return Value(value=found.peak, unit="B", convention="fake tensors", detail=detail)
+
+    def measure_fused_bound(self, flops: float, bandwidth: float) -> Value:
+        """Least seconds of one call on a machine with these ceilings: of a batch, in the case's mode."""
+        inputs, ceilings = self.make_inputs(torch.device("meta"), seeded=False), roofline.Ceilings(flops, bandwidth)
+        if self.case.mode in (None, "inference"):
+            counts = [self.count()]
+        else:
+            step = macs.count_step(self.on_meta(), *inputs, self.custom)
+            counts = [step.forward, step.backward]
+        bound = sum(roofline.bounds(count, ceilings).fused_bound for count in counts)
+        work = sum(2 * count.macs + count.flops_fft for count in counts)
+        if self.case.mode == "training":
+            held = params.count(self.on_meta())
+            bound += ADAMW_TRAFFIC * held.bytes / bandwidth
+        return Value(value=bound, unit="s", detail={"flops": work, "ceilings": vars(ceilings)})
 
     def per_sample(self, count: int) -> int | float:
         """Share a batch's count among its samples."""
@@ -327,6 +347,14 @@ class Job:
             name: Value(value=v, unit=kinds[name].unit, interval=(low, high), n=n, detail=detail)
             for name, (v, low, high, n) in scores.items()
         }
+
+
+def measure_ceilings(device: str, dtype: str, threads: int) -> dict[str, float]:
+    """Return what this machine does at most. Unsupported when the device is not there."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise Unsupported("this machine, or this build of torch, has no CUDA device")
+    torch.set_num_threads(threads)
+    return dict(vars(ceilings.measure(torch.device(device), getattr(torch, dtype))))
 
 
 def limit_memory(allowed: int) -> None:

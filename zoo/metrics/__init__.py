@@ -22,6 +22,7 @@ class HarnessMetric(Metric):
 
     phase: Phase = "static"
     sampled: bool = False
+    derived: bool = False
     title: str = ""
 
 
@@ -44,6 +45,11 @@ CONVENTIONS = {
     "cuda allocator": "the most that torch held at once",
     "synchronised each call": "one call, waited for",
     "queued calls": "calls queued one after the other",
+    "fused bound": "least time of its products, norms and reductions, each reading and writing memory once, on what "
+    "this machine did at most in a matrix product and a copy; over the time that it takes",
+    "measured ceiling": "FLOPs of products and transforms a second, over what this machine did at most in a product",
+    "p90": "nine calls in ten take no longer; of 64 calls or more",
+    "p99": "99 calls in a hundred take no longer; of 662 calls or more",
 }
 
 # Those of them that a count can be told in.
@@ -68,5 +74,9 @@ METRICS: dict[str, HarnessMetric] = {
         HarnessMetric(
             "throughput", "1/s", True, "median within one process", phase="speed", sampled=True, title="Throughput"
         ),
+        HarnessMetric("latency_p90", "s", phase="speed", derived=True, title="Latency, p90"),
+        HarnessMetric("latency_p99", "s", phase="speed", derived=True, title="Latency, p99"),
+        HarnessMetric("percent_of_bound", "%", True, phase="speed", derived=True, title="Of the fused bound"),
+        HarnessMetric("mfu", "%", True, phase="speed", derived=True, title="MFU"),
     )
 }

@@ -1,0 +1,46 @@
+"""What a machine does at most, measured: matrix products, and a copy to and from memory.
+
+The best of several sides and calls is kept: a ceiling is what was reached once, not what is usual. Random numbers, as
+zeros take less power and run faster than any model could.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from zoo.metrics.roofline import Ceilings
+from zoo.metrics.speed import synchronizer, time_calls
+
+# Of square matrices; a GPU needs larger ones to fill it.
+SIDES = {"cpu": (512, 1024, 1536, 2048), "cuda": (4096, 6144, 8192)}
+COPIED = {"cpu": 2**28, "cuda": 2**31}  # bytes, far more than a cache holds
+SECONDS = 0.3  # for each side, and for the copy
+
+
+def measure(device: torch.device, dtype: torch.dtype) -> Ceilings:
+    """Return FLOP/s in products of ``dtype``, and bytes/s of a copy, read and written both counted."""
+    flops = max(_product(side, device, dtype) for side in SIDES[device.type])
+    return Ceilings(flops, _copy(device))
+
+
+def _product(side: int, device: torch.device, dtype: torch.dtype) -> float:
+    """Return FLOP/s of a product of two square matrices."""
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    out = torch.empty_like(a)
+    return 2 * side**3 / _fastest(lambda: torch.mm(a, b, out=out), device)
+
+
+def _copy(device: torch.device) -> float:
+    """Return bytes/s of a copy."""
+    source = torch.randn(COPIED[device.type] // 4, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / _fastest(lambda: target.copy_(source), device)
+
+
+def _fastest(call: object, device: torch.device) -> float:
+    """Return the seconds of the fastest of some calls, five at least."""
+    assert callable(call)
+    synchronize = synchronizer(device)
+    (first,) = time_calls(call, 1, synchronize)
+    times = time_calls(call, max(5, min(1000, int(SECONDS * 1e9 / first))), synchronize)
+    return min(times) / 1e9
