@@ -472,6 +472,74 @@ def test_training_takes_and_holds_more_than_inference(suite_file, tmp_path, zoo)
     assert found["training", "peak_memory_predicted"].detail["optimizer"] == pytest.approx(2 * weights, rel=0.01)
 
 
+COMPILED = """
+import torch
+from torch import nn
+from zoo import ModelSpec, hookimpl, image_classifier
+
+class Whole(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 10)
+
+    def forward(self, x):
+        return self.linear(x.mean(dim=(2, 3)))
+
+class Broken(Whole):
+    def forward(self, x):
+        x = x.relu()
+        torch._dynamo.graph_break()
+        return super().forward(x)
+
+class Refuses(Whole):
+    @torch._dynamo.disable
+    def forward(self, x):
+        return super().forward(x)
+
+def whole(size): return Whole()
+def broken(size): return Broken()
+def refuses(size): return Refuses()
+
+@hookimpl
+def zoo_models():
+    for build in (whole, broken, refuses):
+        yield ModelSpec(build.__name__, build=build, **image_classifier(default=32))
+"""
+
+
+@pytest.mark.slow
+def test_what_is_compiled_says_so_and_what_is_not_never_runs_eagerly_in_its_place(suite_file, tmp_path, zoo):
+    (tmp_path / "compiled.py").write_text(COMPILED)
+    group = "{models: [whole, broken, refuses], axes: {size: 32, compile: default}, metrics: [compile_time, latency]}"
+    path = suite_file(f"schema: 1\ngroups:\n  - {group}\n")
+    done = zoo("run", str(path), "--plugin", "compiled.py", timeout=600)
+    assert done.returncode == 0, done.stderr
+    found = {}
+    for record in store.load(tmp_path / "runs" / "mine").records:
+        assert record.case.compile == "default"
+        found |= {(record.case.model, name): value for name, value in record.metrics.items()}
+    whole, broken = (found[name, "compile_time"] for name in ("whole", "broken"))
+    assert whole.value > 0.1
+    assert (whole.detail["graphs"], whole.detail["graph_breaks"], whole.detail["recompiles"]) == (1, 0, 0)
+    assert broken.detail["graphs"] == 2
+    assert broken.detail["graph_breaks"] >= 1
+    assert broken.detail["reasons"]
+    assert found["whole", "latency"].status == found["broken", "latency"].status == "ok"
+    for metric in ("compile_time", "latency"):
+        assert found["refuses", metric].status == "unsupported"
+        assert "no graph" in found["refuses", metric].reason
+
+
+def test_an_eager_model_has_no_compile_time(suite_file, tmp_path, zoo):
+    axes = "{size: 32, compile: [eager]}"
+    path = suite_file(f"schema: 1\ngroups:\n  - {{models: [vit_nano], axes: {axes}, metrics: [compile_time]}}\n")
+    assert zoo("run", str(path)).returncode == 0
+    (record,) = store.load(tmp_path / "runs" / "mine").records
+    assert record.case.compile is None
+    assert record.metrics["compile_time"].status == "unsupported"
+    assert "0 cases to run" in zoo("run", str(path)).stderr
+
+
 # -- zoo compare ---------------------------------------------------------------------------------------------
 
 TWO_SPEEDS = """

@@ -12,6 +12,8 @@ DTYPES = ("float32", "float64", "bfloat16", "float16")
 DEVICES = ("cpu", "cuda")
 # A forward pass without gradients; forward and backward; these and a step of AdamW.
 MODES = ("inference", "forward_backward", "training")
+# How a model is run: as it is written, or by one of torch.compile's modes. ``eager`` is kept as no value.
+COMPILE_MODES = ("eager", "default", "reduce-overhead", "max-autotune")
 # What only a trained model depends on: its measured cost does not.
 TASK_AXES = ("task", "recipe", "seed")
 # What parameters and counts do not depend on either, so that they are counted once for all machines.
@@ -62,7 +64,12 @@ class Case:
 
 def check_axis(name: str, value: Any) -> str | None:
     """Return what is wrong with a value of a fixed axis, in words, or None."""
-    allowed: Mapping[str, tuple[str, ...]] = {"dtype": DTYPES, "device": DEVICES, "mode": MODES}
+    allowed: Mapping[str, tuple[str, ...]] = {
+        "dtype": DTYPES,
+        "device": DEVICES,
+        "mode": MODES,
+        "compile": COMPILE_MODES,
+    }
     if name in allowed and value not in allowed[name]:
         return f"{value!r} is not a {name}; expected one of {', '.join(allowed[name])}"
     if name in ("batch_size", "threads") and (isinstance(value, bool) or not isinstance(value, int) or value < 1):

@@ -101,7 +101,8 @@ class Session:
         """Return the metrics to take in a phase: what is asked for, and the predicted memory before anything is run."""
         names = member.work.wanted[phase]
         if phase == "speed":
-            return tuple(member.sampled())
+            first = ("compile_time",) if member.case.compile or "compile_time" in names else ()
+            return (*first, *member.sampled())
         measured = member.work.wanted["memory"] + member.work.wanted["speed"]
         if phase == "static" and measured and PREDICTED not in names and not member.work.planned.illegal:
             return (*names, PREDICTED)
@@ -193,7 +194,9 @@ class Session:
             reply = member.worker.ask({"do": "measure", "metric": metric}, member.deadline(phase))
             values = {name: jsonio.from_json(Value, data) for name, data in reply["values"].items()}
         except Died as died:
-            if phase == "task" or died.status in ("killed", "timeout"):
+            # What does not compile would run eagerly, under the name of what is compiled.
+            eagerly = metric == "compile_time" and member.case.compile is not None
+            if phase == "task" or eagerly or died.status in ("killed", "timeout"):
                 member.fail(phase, died)
                 member.stop()
             else:

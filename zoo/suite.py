@@ -22,7 +22,7 @@ from zoo.spec import ModelSpec, Scalar, TaskSpec, option_problem, read_layer
 
 # -- the schema ----------------------------------------------------------------------------------------------
 
-FIXED_AXES = ("size", "batch_size", "dtype", "device", "mode", "threads")
+FIXED_AXES = ("size", "batch_size", "dtype", "device", "mode", "threads", "compile")
 KEY_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 SCALE = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
@@ -481,6 +481,8 @@ def make_case(
         message = f"model {spec.name} takes a {spec.input.axis}, such as {spec.sizes.default}, not {size}"
         raise file.error((*at, "size"), message)
     fixed = {name: value for name, value in point.items() if name in FIXED_AXES}
+    if fixed.get("compile") == "eager":
+        del fixed["compile"]
     knobs = {**options, **{name: value for name, value in point.items() if name not in FIXED_AXES}}
     knobs = {name: value for name, value in knobs.items() if spec.knobs[name] != value}
     return Case(model=spec.name, **{"threads": threads, **fixed, "size": size}, options=knobs)  # type: ignore[arg-type]

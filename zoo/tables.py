@@ -261,7 +261,7 @@ def axis_text(name: str, value: Scalar) -> str:
         return str(value)
     if name in MEANINGLESS_WHEN_NONE:
         return MISSING
-    return "none" if name in ("weights", "compile") else "default"
+    return {"weights": "none", "compile": "eager"}.get(name, "default")
 
 
 def constant_axes(found: Sequence[Row], shown: Sequence[str]) -> list[str]:

@@ -171,12 +171,27 @@ class Job:
             self.module = module = self.build()
         self.inputs = args, kwargs = self.make_inputs(device)
         if self.case.mode == "inference":
-            module.eval().requires_grad_(False)
-            self.call = torch.inference_mode()(lambda: module(*args, **kwargs))
+            run = self.compile(module.eval().requires_grad_(False))
+            # Dynamo takes tensors that are made in inference mode for others, and compiles again.
+            without_gradients = torch.inference_mode if self.case.compile is None else torch.no_grad
+            self.call = without_gradients()(lambda: run(*args, **kwargs))
         else:
             self.optimizer = memory.make_optimizer(module.train(), self.optimizer_name)
-            self.call = partial(memory.train_step, module, self.inputs, self.optimizer)
+            self.call = partial(memory.train_step, self.compile(module), self.inputs, self.optimizer)
         self.synchronize = speed.synchronizer(device)
+
+    def compile(self, module: nn.Module) -> nn.Module:
+        """Return a module compiled as the case says, or as it is. Nothing falls back to eager without an error."""
+        if self.case.compile is None:
+            return module
+        import torch._inductor.config
+
+        torch._dynamo.reset()
+        torch._inductor.config.force_disable_caches = True
+        torch._dynamo.config.suppress_errors = False
+        torch._dynamo.config.fail_on_recompile_limit_hit = True
+        compiled: nn.Module = torch.compile(module, mode=self.case.compile, dynamic=False)  # type: ignore[assignment]
+        return compiled
 
     @property
     def optimizer_name(self) -> str:
@@ -291,6 +306,22 @@ class Job:
         return int(share) if share.is_integer() else share
 
     # measured
+
+    def measure_compile_time(self) -> Value:
+        """Seconds of the first call less those of a later one, with what the compiler made of the model."""
+        if self.case.compile is None:
+            raise Unsupported("a model that is run eagerly is not compiled; compile=default would")
+        first, *later = speed.time_calls(self.call, 4, self.synchronize)
+        counters = torch._dynamo.utils.counters
+        detail = {
+            "graphs": counters["stats"]["unique_graphs"],
+            "graph_breaks": sum(counters["graph_break"].values()),
+            "reasons": [" ".join(reason.split())[:200] for reason in counters["graph_break"]][:8],
+            "recompiles": counters["recompiles"].total(),
+        }
+        if not detail["graphs"]:
+            raise Unsupported("the compiler made no graph of it, so it would run eagerly")
+        return Value(value=max(0, first - min(later)) / 1e9, unit="s", convention="first call", detail=detail)
 
     def measure_peak_memory(self) -> Value:
         """Peak: storage of weights, inputs and the optimiser's state, and the high-water mark of a call above them."""

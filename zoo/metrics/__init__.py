@@ -48,6 +48,7 @@ CONVENTIONS = {
     "fused bound": "least time of its products, norms and reductions, each reading and writing memory once, on what "
     "this machine did at most in a matrix product and a copy; over the time that it takes",
     "measured ceiling": "FLOPs of products and transforms a second, over what this machine did at most in a product",
+    "first call": "the first call of a compiled model, nothing cached, less a call afterwards",
     "p90": "nine calls in ten take no longer; of 64 calls or more",
     "p99": "99 calls in a hundred take no longer; of 662 calls or more",
 }
@@ -74,6 +75,7 @@ METRICS: dict[str, HarnessMetric] = {
         HarnessMetric(
             "throughput", "1/s", True, "median within one process", phase="speed", sampled=True, title="Throughput"
         ),
+        HarnessMetric("compile_time", "s", phase="speed", title="Compile time"),
         HarnessMetric("latency_p90", "s", phase="speed", derived=True, title="Latency, p90"),
         HarnessMetric("latency_p99", "s", phase="speed", derived=True, title="Latency, p99"),
         HarnessMetric("percent_of_bound", "%", True, phase="speed", derived=True, title="Of the fused bound"),
