@@ -472,6 +472,29 @@ def test_training_takes_and_holds_more_than_inference(suite_file, tmp_path, zoo)
     assert found["training", "peak_memory_predicted"].detail["optimizer"] == pytest.approx(2 * weights, rel=0.01)
 
 
+def test_the_largest_batch_is_predicted_and_then_tried(suite_file, tmp_path, zoo):
+    group = "{models: [vit_nano], axes: {size: 32}, metrics: [largest_batch], limits: {memory: 256 MiB}}"
+    path = suite_file(f"schema: 1\ngroups:\n  - {group}\n")
+    assert zoo("run", str(path)).returncode == 0
+    (record,) = store.load(tmp_path / "runs" / "mine").records
+    found = record.metrics["largest_batch"]
+    tried = dict(found.detail["tried"])
+    assert found.status == "ok"
+    assert 1 <= len(tried) <= 3
+    assert tried[found.value] == "ok"
+    assert 0.85 * found.detail["predicted"] <= found.value <= 1.1 * found.detail["predicted"]
+    assert all(batch > found.value for batch, status in tried.items() if status == "oom")
+
+
+def test_not_one_sample_fits(suite_file, tmp_path, zoo):
+    group = "{models: [vit_b16], metrics: [largest_batch], limits: {memory: 100 MiB}}"
+    path = suite_file(f"schema: 1\ngroups:\n  - {group}\n")
+    assert zoo("run", str(path)).returncode == 0
+    (record,) = store.load(tmp_path / "runs" / "mine").records
+    assert record.metrics["largest_batch"].status == "oom"
+    assert "not one fits in 0.10 GiB" in record.metrics["largest_batch"].reason
+
+
 COMPILED = """
 import torch
 from torch import nn

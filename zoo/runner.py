@@ -35,7 +35,9 @@ from zoo.store import Store
 from zoo.suite import Choice, Limits, Planned, SuiteFile, expand, parse_suite, read_suite
 
 MEMORY_SHARE = 0.9
-PREDICTED = "peak_memory_predicted"
+PREDICTED, LARGEST = "peak_memory_predicted", "largest_batch"
+# Batches to try: the predicted one, then shares of it, larger ones while they fit and smaller ones until one does.
+LARGER, SMALLER = (1.05, 1.1), (0.95, 0.85)
 
 
 def allowed_memory(limits: Limits) -> int:
@@ -69,6 +71,9 @@ class Session:
             if active:
                 self.run_phase(active, phase)
             for m in members:
+                if phase == "memory" and LARGEST in m.work.wanted[phase] and not m.work.planned.illegal:
+                    m.keep(phase, {LARGEST: self.largest_batch(m)})
+            for m in members:
                 if m.found.get(phase):
                     yield self.record(m, phase, time.monotonic() - began)
 
@@ -100,10 +105,12 @@ class Session:
     def wanted(self, member: Member, phase: Phase) -> tuple[str, ...]:
         """Return the metrics to take in a phase: what is asked for, and the predicted memory before anything is run."""
         names = member.work.wanted[phase]
+        if phase == "memory":
+            return tuple(name for name in names if name != LARGEST)
         if phase == "speed":
             first = ("compile_time",) if member.case.compile or "compile_time" in names else ()
             return (*first, *member.sampled())
-        measured = member.work.wanted["memory"] + member.work.wanted["speed"]
+        measured = self.wanted(member, "memory") + member.work.wanted["speed"] if phase == "static" else ()
         if phase == "static" and measured and PREDICTED not in names and not member.work.planned.illegal:
             return (*names, PREDICTED)
         return names
@@ -125,19 +132,52 @@ class Session:
             for m in members:
                 m.stop()
 
-    def take_bound(self, member: Member) -> None:
-        """Ask for the least time of a member's call, on what this machine did at most in this run."""
-        case = member.case
+    def largest_batch(self, member: Member) -> Value:
+        """Return the largest batch that ran within what is allowed, of at most three that are tried."""
+        asked = {"metric": "largest_batch_predicted", "given": {"allowed": member.limits_memory}}
+        found = self.ask_once(member, "static", asked)
+        if found.value is None:
+            return found
+        predicted = int(found.value)
+        if predicted == 0:
+            return Value(status="oom", reason=f"not one fits in {member.limits_memory / 2**30:.2f} GiB, as predicted")
+        tried = {predicted: self.ask_once(member.with_batch(predicted), "memory", {"metric": "fits"})}
+        fitted = tried[predicted].status == "ok"
+        for share in LARGER if fitted else SMALLER:
+            batch = max(predicted + 1, round(share * predicted)) if fitted else int(share * predicted)
+            if batch > 0:
+                tried[batch] = self.ask_once(member.with_batch(batch), "memory", {"metric": "fits"})
+                if (tried[batch].status == "ok") != fitted:
+                    break
+        detail = {"predicted": predicted, "tried": [[batch, value.status] for batch, value in tried.items()]}
+        fits = [batch for batch, value in tried.items() if value.status == "ok"]
+        if not fits:
+            last = list(tried.values())[-1]
+            return Value(status=last.status, reason=last.reason, detail=detail)
+        return Value(value=max(fits), convention="tried", detail=detail)
+
+    def ask_once(self, member: Member, phase: Phase, command: Mapping[str, Any]) -> Value:
+        """Ask a fresh process of a phase for one metric; a failure is a value, too."""
         try:
-            if not member.start(self.pool, "static", self.on_progress) or member.worker is None:
-                raise Died("error", "its static cost cannot be had")
-            ask = {"do": "measure", "metric": "fused_bound", "given": self.ceilings(case, member.spec)}
-            reply = member.worker.ask(ask, member.deadline("static"))
-            member.bound = jsonio.from_json(Value, reply["values"]["fused_bound"])
+            if not member.start(self.pool, phase, self.on_progress) or member.worker is None:
+                failed = next(iter(member.found.get(phase, {}).values()), None)
+                return failed or Value(status="error", reason=f"{member.case.model} cannot be built")
+            reply = member.worker.ask({"do": "measure", **command}, member.deadline(phase))
+            value: Value = jsonio.from_json(Value, reply["values"][str(command["metric"])])
+            return value
         except Died as died:
-            member.bound = Value(status=died.status, reason=died.reason)
+            return Value(status=died.status, reason=died.reason)
         finally:
             member.stop()
+
+    def take_bound(self, member: Member) -> None:
+        """Ask for the least time of a member's call, on what this machine did at most in this run."""
+        try:
+            given = self.ceilings(member.case, member.spec)
+        except Died as died:
+            member.bound = Value(status=died.status, reason=died.reason)
+            return
+        member.bound = self.ask_once(member, "static", {"metric": "fused_bound", "given": given})
 
     def ceilings(self, case: Case, spec: ModelSpec) -> dict[str, float]:
         """Return what the machine does at most with a case's device, dtype and threads; measured once. Died if not."""

@@ -129,6 +129,11 @@ class Member:
             detail={"bound": least, "seconds": seconds[0], "ceilings": bound.detail["ceilings"]},
         )
 
+    def with_batch(self, batch_size: int) -> Member:
+        """Return the same case with another batch size, with nothing started and nothing found."""
+        planned = replace(self.work.planned, case=replace(self.case, batch_size=batch_size))
+        return replace(self.again(), work=replace(self.work, planned=planned))
+
     def again(self) -> Member:
         """Return the same case, with nothing started and nothing found."""
         return Member(self.work, self.spec, self.task, self.limits_memory, self.known, predicted=self.predicted)

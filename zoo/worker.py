@@ -11,7 +11,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from zoo.case import Case
 from zoo.errors import BadSize, BadSpec
 from zoo.jsonio import PACKET, from_json, send, to_json
 from zoo.metrics import CONVERTIBLE, ceilings, macs, memory, meta, params, predicted_memory, roofline, speed
+from zoo.metrics.batch import largest_batch
 from zoo.metrics.counts import Count
 from zoo.record import Value
 from zoo.spec import ModelSpec, Size, TaskSpec, import_module, resolve
@@ -285,6 +286,20 @@ class Job:
         del detail["peak"]
         return Value(value=found.peak, unit="B", convention="fake tensors", detail=detail)
 
+    def measure_largest_batch_predicted(self, allowed: int) -> Value:
+        """Largest batch whose predicted peak is at most ``allowed`` bytes."""
+        case = self.case
+
+        def peak(batch: int) -> int:
+            # Statistics of a batch need two samples, where it has but one pixel.
+            self.case = replace(case, batch_size=max(batch, 1 if case.mode in (None, "inference") else 2))
+            return int(self.measure_peak_memory_predicted().value or 0)
+
+        try:
+            return Value(value=largest_batch(peak, allowed), convention="fake tensors")
+        finally:
+            self.case = case
+
     def measure_fused_bound(self, flops: float, bandwidth: float) -> Value:
         """Least seconds of one call on a machine with these ceilings: of a batch, in the case's mode."""
         inputs, ceilings = self.make_inputs(torch.device("meta"), seeded=False), roofline.Ceilings(flops, bandwidth)
@@ -306,6 +321,12 @@ class Job:
         return int(share) if share.is_integer() else share
 
     # measured
+
+    def measure_fits(self) -> Value:
+        """One call: that it returns is all."""
+        self.call()
+        self.synchronize()
+        return Value(value=1)
 
     def measure_compile_time(self) -> Value:
         """Seconds of the first call less those of a later one, with what the compiler made of the model."""

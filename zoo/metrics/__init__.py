@@ -42,6 +42,8 @@ CONVENTIONS = {
     "material": "calls of operators that are in no count and may matter",
     "fake tensors": "weights, inputs, an optimiser's state and what torch would allocate; nothing is run",
     "VmHWM": "weights, inputs, an optimiser's state, and the process's high-water mark of one call above them",
+    "tried": "the largest that ran within the memory that is allowed, of at most three that were tried from the "
+    "predicted one on; the case's own batch size has no part in it",
     "cuda allocator": "the most that torch held at once",
     "synchronised each call": "one call, waited for",
     "queued calls": "calls queued one after the other",
@@ -69,6 +71,7 @@ METRICS: dict[str, HarnessMetric] = {
         HarnessMetric("activations", title="Activations"),
         HarnessMetric("peak_memory_predicted", "B", title="Peak memory (predicted)"),
         HarnessMetric("peak_memory", "B", phase="memory", title="Peak memory"),
+        HarnessMetric("largest_batch", "1", True, phase="memory", title="Largest batch"),
         HarnessMetric(
             "latency", "s", phase="speed", sampled=True, interval="median within one process", title="Latency"
         ),
