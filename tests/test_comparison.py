@@ -25,10 +25,12 @@ Call = Callable[[float, np.random.Generator], float]
 
 @dataclass
 class Machine:
-    """What all synthetic workers share: a clock, and noise."""
+    """What all synthetic workers share: a clock, noise, and a cache; who comes after another takes ``cold`` times."""
 
     random: np.random.Generator
     now: float = 0.0
+    cold: float = 1.0
+    last: object = None
 
 
 @dataclass
@@ -44,6 +46,8 @@ class SyntheticWorker:
         samples = []
         for _ in range(int(str(command["count"]))):
             took = self.process * self.call(self.machine.now, self.machine.random)
+            took *= self.machine.cold if self.machine.last is not self else 1.0
+            self.machine.last = self
             self.machine.now += took / 1e9
             samples.append(max(1, round(took)))
         return {"samples": samples, "calls": 1}
@@ -161,6 +165,15 @@ def test_a_drift_that_is_shared_cancels() -> None:
     assert found.ratio(1).value == pytest.approx(1.1, rel=0.005)
     first, last = found.sets[0][0][0][0], found.sets[-1][0][-1][-1]
     assert last > 1.03 * first
+
+
+def test_who_comes_after_himself_has_no_advantage() -> None:
+    """The baseline ends a round and begins the next; the other always comes after someone else, to a cold cache."""
+    machine = Machine(np.random.default_rng(0), cold=3.0)
+    members = [synthetic(machine, normal(1e7, 0.001)) for _ in range(2)]
+    found = contest(members, "latency", Pool(), Effort(0.01, 0.0), lambda text: None)
+    assert found.ratio(1).value == pytest.approx(1.0, abs=0.002)
+    assert found.noise().value == pytest.approx(1.0, abs=0.002)
 
 
 def test_processes_that_differ_are_in_the_interval() -> None:
