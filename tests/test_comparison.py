@@ -169,8 +169,8 @@ def test_a_drift_that_is_shared_cancels() -> None:
 
 def test_who_comes_after_himself_has_no_advantage() -> None:
     """The baseline ends a round and begins the next; the other always comes after someone else, to a cold cache."""
-    machine = Machine(np.random.default_rng(0), cold=3.0)
-    members = [synthetic(machine, normal(1e7, 0.001)) for _ in range(2)]
+    machine = Machine(np.random.default_rng(0), cold=1.5)
+    members = [synthetic(machine, normal(2.5e7, 0.001)) for _ in range(2)]
     found = contest(members, "latency", Pool(), Effort(0.01, 0.0), lambda text: None)
     assert found.ratio(1).value == pytest.approx(1.0, abs=0.002)
     assert found.noise().value == pytest.approx(1.0, abs=0.002)
