@@ -164,7 +164,7 @@ smaller than these; over these, MACs come within 1.1 % of them all the same.
 
 The paper's rows are detectron2's models, ours torchvision's parts put together the same way. Trunk, pyramid and region
 proposals cost the same whatever is in an image; the box head runs on as many proposals as pass, at most 1000. With
-random weights hardly any or nearly all pass (none at all in R101's case), with trained ones it depends on the image: so
+random weights from none (R101) to some 970 pass (R50 with a pyramid), with trained ones it depends on the image: so
 the rows above are what this run cost, and no count of the paper's. Below, the two parts for themselves, counted on the
 meta device, and how many proposals an image would make up the paper's number at the area that its DETR rows ask for:
 
