@@ -251,6 +251,8 @@ def test_the_interval_covers_the_ratio(pairs: int, between: float, within: float
         logs = random.normal(0, between, (pairs, 1)) + random.normal(0, within, (pairs, 8))
         low, high = ratio_of(np.exp(logs + math.log(1.3)).tolist()).interval
         held += low <= 1.3 <= high
+        narrow, wide = ratio_of(np.exp(logs).tolist()).interval, ratio_of(np.exp(logs).tolist()).sure
+        assert wide[0] <= narrow[0] <= narrow[1] <= wide[1]
     assert held >= 183  # 95 % of 200, less two standard deviations
 
 
@@ -282,4 +284,9 @@ def test_too_little_has_no_ratio(pairs: list[list[float]]) -> None:
     ],
 )
 def test_a_verdict(value: float, interval: tuple[float, float], margin: float, verdict: str) -> None:
-    assert Ratio(value, interval, 5, 40).verdict(margin) == verdict
+    assert Ratio(value, interval, interval, 5, 40).verdict(margin) == verdict
+
+
+def test_a_verdict_asks_for_ninety_nine_per_cent() -> None:
+    assert Ratio(1.05, (1.02, 1.08), (1.01, 1.09), 5, 40).verdict() == "slower"
+    assert Ratio(1.05, (1.02, 1.08), (0.99, 1.11), 5, 40).verdict() == "ambiguous"
