@@ -142,14 +142,14 @@ def verdicts(kind: str, slower: float, trials: int) -> Iterator[str]:
 
 @pytest.mark.parametrize("kind", DEVICES)
 def test_the_same_device_is_not_faster_or_slower_than_itself(kind: str) -> None:
-    said = list(verdicts(kind, 1.0, 20))
-    assert sum(verdict in ("faster", "slower") for verdict in said) <= 2
+    said = list(verdicts(kind, 1.0, 10))
+    assert sum(verdict in ("faster", "slower") for verdict in said) <= 1
 
 
 @pytest.mark.parametrize("kind", ["normal", "heavy-tailed", "drifting", "throttled", "bimodal"])
 def test_a_slow_down_of_four_per_cent_is_found(kind: str) -> None:
-    said = list(verdicts(kind, 1.04, 10))
-    assert said.count("slower") >= 9
+    said = list(verdicts(kind, 1.04, 6))
+    assert said.count("slower") >= 5
     assert "faster" not in said
 
 
@@ -247,13 +247,13 @@ def test_more_calls_a_sample_are_no_slower() -> None:
 def test_the_interval_covers_the_ratio(pairs: int, between: float, within: float) -> None:
     random = np.random.default_rng(pairs)
     held = 0
-    for _ in range(200):
+    for _ in range(100):
         logs = random.normal(0, between, (pairs, 1)) + random.normal(0, within, (pairs, 8))
         low, high = ratio_of(np.exp(logs + math.log(1.3)).tolist()).interval
         held += low <= 1.3 <= high
         narrow, wide = ratio_of(np.exp(logs).tolist()).interval, ratio_of(np.exp(logs).tolist()).sure
         assert wide[0] <= narrow[0] <= narrow[1] <= wide[1]
-    assert held >= 183  # 95 % of 200, less two standard deviations
+    assert held >= 91  # 95 % of 100, less two standard deviations
 
 
 def test_a_ratio_by_hand() -> None:
