@@ -1,4 +1,4 @@
-"""How sure comparisons are: ``python tests/noise.py LIVE PLANTED`` prints what results/noise shows.
+"""How sure comparisons are: ``python tests/noise.py LIVE PLANTED`` prints a table.
 
 LIVE comparisons of a model with itself, and PLANTED ones with a model that does 3 % more; 200 more of a model with
 itself are put together from the samples of the live ones, by drawing sets of processes again and shuffling who is who.

@@ -1,4 +1,4 @@
-"""What the harness adds to a call: ``python tests/overhead.py`` prints the table of results/noise.
+"""What the harness adds to a call: ``python tests/overhead.py`` prints a table.
 
 A bare loop, which reads the clock once before and once after, and the harness's loop, which reads it around every call,
 run in turn, A B B A, in one process. A no-op shows the nanoseconds, a model of a millisecond the share.
