@@ -100,7 +100,7 @@ def replayed(records: Sequence[ComparisonRecord], times: int) -> Iterator[tuple[
             found.sets.append([[list(turn) for turn in of_set[i]] for i in who])
             found.calls.append([calls[i] for i in who])
         ratio = found.ratio(1)
-        yield ratio.value, ratio.verdict(found.margin())
+        yield ratio.value, ratio.verdict(found.noise().margin)
 
 
 def spread(ratios: Sequence[float]) -> str:

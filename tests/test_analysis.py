@@ -146,6 +146,10 @@ def test_the_largest_batch_fits_and_one_more_does_not(training):
     assert peak(most) <= allowed < peak(most + 1)
 
 
+def test_a_batch_of_one_that_batch_norm_cannot_train_on_counts_as_two():
+    assert zoo.profile("resnet_nano").largest_batch(2**30, training=True) > 2
+
+
 # -- real images ---------------------------------------------------------------------------------------------
 
 

@@ -137,7 +137,7 @@ def verdicts(kind: str, slower: float, trials: int) -> Iterator[str]:
     """Yield what is said of a device beside one that is so much slower."""
     for seed in range(trials):
         found = compared(DEVICES[kind](1e6), DEVICES[kind](1e6 * slower), seed=seed)
-        yield found.ratio(1).verdict(found.margin())
+        yield found.ratio(1).verdict(found.noise().margin)
 
 
 @pytest.mark.parametrize("kind", DEVICES)
@@ -156,7 +156,7 @@ def test_a_slow_down_of_four_per_cent_is_found(kind: str) -> None:
 def test_what_the_host_hides_is_the_same() -> None:
     """The device is five per cent slower, and nobody can see it: the launch takes longer than both."""
     found = compared(launch_bound(8e5), launch_bound(8.4e5), between=0.001)
-    assert found.ratio(1).verdict(found.margin()) == "same"
+    assert found.ratio(1).verdict(found.noise().margin) == "same"
 
 
 def test_a_drift_that_is_shared_cancels() -> None:

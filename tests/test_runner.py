@@ -495,6 +495,16 @@ def test_not_one_sample_fits(suite_file, tmp_path, zoo):
     assert "not one fits in 0.10 GiB" in record.metrics["largest_batch"].reason
 
 
+def test_a_size_that_is_not_legal_is_a_row_of_the_largest_batch_too(suite_file, tmp_path, zoo):
+    group = "{models: [vit_nano], axes: {size: [32, 33]}, metrics: [largest_batch], limits: {memory: 64 MiB}}"
+    path = suite_file(f"schema: 1\ngroups:\n  - {group}\n")
+    assert zoo("run", str(path)).returncode == 0
+    found = {r.case.size: r.metrics["largest_batch"] for r in store.load(tmp_path / "runs" / "mine").records}
+    assert found["32px"].status == "ok"
+    assert found["33px"].status == "unsupported"
+    assert "multiple" in found["33px"].reason
+
+
 COMPILED = """
 import torch
 from torch import nn

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from zoo import data
-from zoo.errors import BadSpec, ZooError
+from zoo.errors import BadSpec, ZooError, told
 from zoo.metrics import CONVERTIBLE, macs, params, predicted_memory, roofline
-from zoo.metrics.batch import largest_batch
+from zoo.metrics.batch import LEAST_IN_TRAINING, largest_batch
 from zoo.metrics.counts import Count, Part, Step, UncountedOp
 from zoo.metrics.memory import Unmeasurable
 from zoo.metrics.meta import on_meta
@@ -104,16 +104,17 @@ class Profile:
             raise
         except Exception as error:  # whatever a stranger's module raises is the reason
             raise Unmeasurable(
-                f"{self.subject.name} does not run on the meta device ({reason(error)}); one that looks at the values "
+                f"{self.subject.name} does not run on the meta device ({told(error)}); one that looks at the values "
                 "of its input can be counted on images: zoo profile NAME --images DIR"
             ) from error
 
     def sees_values(self) -> bool:
         """Tell whether the count has to be had on real inputs."""
         try:
-            return not self.count
+            self.count  # noqa: B018
         except Unmeasurable:
             return True
+        return False
 
     def largest_batch(self, allowed: int, training: bool = False) -> int:
         """Return the largest batch whose predicted peak is at most ``allowed`` bytes, 0 when not even one fits."""
@@ -123,7 +124,7 @@ class Profile:
             other = Profile(of_batch, self.custom, self.bodies)
             return (other.training_memory() if training else other.memory).peak
 
-        return largest_batch(peak, allowed)
+        return largest_batch(peak, allowed, least=LEAST_IN_TRAINING if training else 1)
 
     @cached_property
     def tree(self) -> Part:
@@ -197,7 +198,7 @@ class Profile:
             try:
                 return get()
             except Exception as error:  # whatever a stranger's module raises is the reason
-                failures[what] = str(error) if isinstance(error, ZooError) else reason(error)
+                failures[what] = told(error)
                 return None
 
         held = self.params
@@ -256,11 +257,6 @@ COUNTED = (
     *("macs", "flops", "flops_fft", "flops_elementwise", "conventions", "activations", "bytes", "intensity", "by_op"),
     *("uncounted_ops", "uncounted", "uncounted_at_most"),
 )
-
-
-def reason(error: Exception) -> str:
-    """Return an error as part of a sentence."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
 
 
 def per_sample(count: int, batch_size: int) -> int | float:
@@ -515,10 +511,10 @@ def over_images(
         rule = Size((short_side, longest_side), "px")
         module = what if isinstance(what, nn.Module) else profile(what, str(rule), **options).subject.build()
         files = [file for file, _, _ in found]
-        counts = list(_counts_on_images(module, first.subject, files, sizes))
+        counts = list(_counts_on_images(module, first, files, sizes))
     else:
-        each = {size: profile(what, str(size), **options).count for size in dict.fromkeys(sizes)}
-        counts = [each[size] for size in sizes]
+        each = {size: profile(what, str(size), **options).count for size in {*sizes} - {sizes[0]}}
+        counts = [each.get(size, first.count) for size in sizes]
     totals: dict[str, tuple[int, ...]] = {
         convention: tuple(count.total(convention) for count in counts) for convention in CONVERTIBLE
     }
@@ -526,20 +522,20 @@ def over_images(
 
 
 def _counts_on_images(
-    module: nn.Module, subject: Subject, files: Sequence[Path | None], sizes: Sequence[Size]
+    module: nn.Module, like: Profile, files: Sequence[Path | None], sizes: Sequence[Size]
 ) -> Iterator[Count]:
     """Run a model on real images, one after the other, and yield what each of them takes."""
     for file, size in zip(files, sizes, strict=True):
         if file is None:
             raise ZooError(
-                f"{subject.name} has to see its images, not only their sizes; give the folder that they are in"
+                f"{like.subject.name} has to see its images, not only their sizes; give the folder that they are in"
             )
         image = _read_image(file, size)
-        taken = [image] if subject.takes_list else image[None]
+        taken = [image] if like.subject.takes_list else image[None]
         try:
-            yield macs.count(module, (taken,), custom=installed().custom)
+            yield macs.count(module, (taken,), custom=like.custom)
         except Exception as error:  # as above
-            raise ZooError(f"{subject.name} does not run on an image of {size} ({reason(error)})") from error
+            raise ZooError(f"{like.subject.name} does not run on an image of {size} ({told(error)})") from error
 
 
 def _read_image(file: Path, size: Size) -> Tensor:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zoo import __version__
-from zoo.errors import UnknownName, ZooError
+from zoo.errors import UnknownName, ZooError, told
 
 if TYPE_CHECKING:
     from zoo import analysis
@@ -415,10 +415,7 @@ def print_profiles(
             if len(names) == 1 and isinstance(error, ZooError):
                 raise
             failed += 1
-            text = " ".join(str(error).split())[:300]
-            click.echo(
-                f"zoo: {name}: {text if isinstance(error, ZooError) else f'{type(error).__name__}: {text}'}", err=True
-            )
+            click.echo(f"zoo: {name}: {told(error, 300)}", err=True)
             continue
         found.append(data)
     if as_json:
@@ -620,38 +617,29 @@ def print_comparison(
     if as_json:
         print_json({k: v for k, v in jsonio.to_json(record).items() if k not in ("samples", "calls")})
     else:
-        for line in comparison_lines(record):
-            click.echo(line)
+        print_record(record)
     return record.status != "ok" or record.verdict == "slower"
 
 
-def comparison_lines(record: ComparisonRecord) -> Iterable[str]:
-    """Yield what a comparison tells, in words."""
+def print_record(record: ComparisonRecord) -> None:
+    """Print what a comparison tells, in words."""
+    from zoo.breakdown import seconds_text
+
     if record.ratio is None or record.interval is None or record.noise is None or record.noise_interval is None:
-        yield f"no comparison: {record.status}: {record.reason}"
+        click.echo(f"no comparison: {record.status}: {record.reason}")
         return
-    rows = [("A", record.a.id, seconds_text(record.seconds_a)), ("B", record.b.id, seconds_text(record.seconds_b))]
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    calls = (("A", record.a.id, record.seconds_a), ("B", record.b.id, record.seconds_b))
+    print_columns([(who, case, seconds_text(seconds or 0.0)) for who, case, seconds in calls])
     said = {"faster": "B is faster", "slower": "B is slower", "same": "the same", "ambiguous": "not told apart"}
     low, high = record.interval
-    yield f"B takes {record.ratio:.3f} [{low:.3f}, {high:.3f}] times as long as A: {said[record.verdict]}"
+    click.echo(f"B takes {record.ratio:.3f} [{low:.3f}, {high:.3f}] times as long as A: {said[record.verdict]}")
     low, high = record.noise_interval
-    yield f"A beside itself: {record.noise:.3f} [{low:.3f}, {high:.3f}]; less than {record.margin:.1%} is no difference"
+    least = f"less than {record.margin:.1%} is no difference"
+    click.echo(f"A beside itself: {record.noise:.3f} [{low:.3f}, {high:.3f}]; {least}")
     how = "in turn, A B B A" if record.protocol == "interleaved" else "one after the other, for want of memory"
     why = {"tight": "until the interval was tight", "budget": "until the budget was spent"}[record.stop]
-    yield (
-        f"{how}, in {record.processes} sets of fresh processes with {record.rounds} rounds, {why}; "
-        f"95 % interval of the ratio, {record.seconds:.0f} s"
-    )
-
-
-def seconds_text(seconds: float | None) -> str:
-    """Write a time as a person would."""
-    assert seconds is not None
-    unit, scale = next(((u, s) for u, s in (("s", 1.0), ("ms", 1e-3)) if seconds >= s), ("us", 1e-6))
-    return f"{seconds / scale:.4g} {unit}"
+    sets = f"in {record.processes} sets of fresh processes with {record.rounds} rounds"
+    click.echo(f"{how}, {sets}, {why}; 95 % interval of the ratio, {record.seconds:.0f} s")
 
 
 def print_changes(a: Path, b: Path, as_json: bool) -> bool:

@@ -14,7 +14,7 @@ from statistics import median
 
 from zoo.pool import Died, Pool
 from zoo.sampling import Member, Sampler
-from zoo.statistics import LEAST_MARGIN, Ratio, ratio_of
+from zoo.statistics import Ratio, ratio_of
 
 Rounds = list[list[int]]  # samples by round, nanoseconds of a call or of a window of calls
 
@@ -69,11 +69,6 @@ class Contest:
     def noise(self) -> Ratio:
         """Return the ratio of the baseline to itself."""
         return self.ratio(len(self.members) - 1)
-
-    def margin(self) -> float:
-        """Return the share that a difference must pass: what the baseline differs from itself, and half a per cent."""
-        noise = self.noise().value
-        return max(LEAST_MARGIN, abs(noise - 1), abs(1 / noise - 1))
 
 
 def contest(members: Sequence[Member], metric: str, pool: Pool, effort: Effort, tell: Callable[[str], None]) -> Contest:

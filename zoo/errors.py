@@ -10,6 +10,12 @@ class ZooError(Exception):
     """A mistake in what was asked for or given. The command prints the message and exits with 2."""
 
 
+def told(error: Exception, most: int = 400) -> str:
+    """Return what an error says on one line: a ZooError as it is, any other with its type."""
+    text = " ".join(str(error).split())[:most]
+    return text if isinstance(error, ZooError) else f"{type(error).__name__}: {text}"
+
+
 class UnknownName(ZooError):
     """A name that nothing is registered under."""
 

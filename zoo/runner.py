@@ -17,8 +17,6 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-import yaml
-
 from zoo import environment, jsonio
 from zoo.case import Case
 from zoo.comparison import Effort, contest
@@ -32,7 +30,7 @@ from zoo.registry import Registry
 from zoo.sampling import STATIC_SECONDS, Member, sample_interleaved
 from zoo.spec import ModelSpec, Scalar
 from zoo.store import Store
-from zoo.suite import Choice, Limits, Planned, SuiteFile, expand, parse_suite, read_suite
+from zoo.suite import Choice, Group, Limits, Planned, Suite, SuiteFile, expand, read_suite
 
 MEMORY_SHARE = 0.9
 PREDICTED, LARGEST = "peak_memory_predicted", "largest_batch"
@@ -86,10 +84,10 @@ class Session:
 
     def may_run(self, member: Member, phase: Phase) -> bool:
         """Tell whether a phase is wanted and possible; what is not possible is kept as a status."""
-        if not self.wanted(member, phase):
-            return False
         if member.work.planned.illegal:
             member.fail(phase, Died("unsupported", member.work.planned.illegal))
+            return False
+        if not self.wanted(member, phase):
             return False
         too_much = member.predicted is not None and member.predicted > member.limits_memory
         if phase in ("memory", "speed") and too_much and member.case.device == "cpu":
@@ -111,9 +109,7 @@ class Session:
             first = ("compile_time",) if member.case.compile or "compile_time" in names else ()
             return (*first, *member.sampled())
         measured = self.wanted(member, "memory") + member.work.wanted["speed"] if phase == "static" else ()
-        if phase == "static" and measured and PREDICTED not in names and not member.work.planned.illegal:
-            return (*names, PREDICTED)
-        return names
+        return (*names, PREDICTED) if measured and PREDICTED not in names else names
 
     def run_phase(self, members: Sequence[Member], phase: Phase) -> None:
         """Run one phase of a block: all its workers are alive while their metrics are taken in turn."""
@@ -126,8 +122,9 @@ class Session:
                 else:
                     for m in taking:
                         self.measure(m, metric, phase)
-            for m in alive:
-                m.derive()
+            if phase == "speed":
+                for m in alive:
+                    m.derive()
         finally:
             for m in members:
                 m.stop()
@@ -206,13 +203,13 @@ class Session:
             found = contest(members, metric, self.pool, effort, self.on_progress)
         except Died as died:
             return replace(record, status=died.status, reason=died.reason)
-        ratio, noise, margin = found.ratio(1), found.noise(), found.margin()
+        ratio, noise = found.ratio(1), found.noise()
         return replace(
             record,
             ratio=ratio.value,
             interval=ratio.interval,
-            verdict=ratio.verdict(margin),
-            margin=margin,
+            verdict=ratio.verdict(noise.margin),
+            margin=noise.margin,
             noise=noise.value,
             noise_interval=noise.interval,
             seconds_a=found.seconds(0),
@@ -387,9 +384,8 @@ def compare(versus: Versus, reporter: Reporter) -> tuple[ComparisonRecord, Machi
 
 def one_case(versus: Versus, registry: Registry, name: str) -> Planned:
     """Return the one case of a model in a comparison. ZooError when there are several, or none that is legal."""
-    group = {"models": [name], "axes": dict(versus.axes), "metrics": [versus.metric]}
-    text = yaml.safe_dump({"schema": 1, "groups": [group]})
-    file = parse_suite(text, Path("zoo compare"))
+    group = Group(models=[name], axes=dict(versus.axes), metrics=[versus.metric])
+    file = SuiteFile("compare", Path("zoo compare"), Suite.model_validate({"schema": 1, "groups": [group]}), {})
     choice = Choice(threads=environment.usable_cores())
     found = [replace(item, limits=versus.limits) for item in expand(file, registry, choice)]
     if len(found) != 1:

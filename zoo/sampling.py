@@ -181,7 +181,6 @@ class Sampler:
     metric: str
     phase: Phase
     samples: list[int] = field(default_factory=list)
-    warm: int = 0
     calls: int = 1
     spent: float = 0.0
     stop: str = ""
@@ -215,7 +214,7 @@ class Sampler:
         seen: list[int] = []
         while not self.stop and not WARM_UP.reason(seen, self.spent) and not is_steady(seen, window=3, tolerance=0.05):
             seen += self.request(self.count(seen, 20))
-        self.warm, self.spent, self.seen = len(seen), 0.0, seen
+        self.spent, self.seen = 0.0, seen
 
     def take(self) -> None:
         """Take one request's samples and decide whether to go on."""
@@ -247,7 +246,7 @@ class Sampler:
             stop=self.stop,
             convention={"latency": "synchronised each call", "throughput": "queued calls"}[self.metric],
             samples=tuple(self.samples),
-            detail={"warm_up": self.warm, "calls_per_sample": self.calls},
+            detail={"warm_up": len(self.seen), "calls_per_sample": self.calls},
         )
         self.member.timed[self.metric] = value
         self.member.keep(self.phase, {self.metric: value})

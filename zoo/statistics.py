@@ -147,6 +147,11 @@ class Ratio:
         """Half the width of the interval, as a fraction of the ratio."""
         return math.log(self.interval[1] / self.interval[0]) / 2
 
+    @property
+    def margin(self) -> float:
+        """The share that a difference must pass, where this is the ratio of a thing to itself."""
+        return max(LEAST_MARGIN, abs(self.value - 1), abs(1 / self.value - 1))
+
     def verdict(self, margin: float = LEAST_MARGIN) -> Verdict:
         """Tell what may be said of the second: nothing, where the interval neither leaves 1 nor lies near it.
 

@@ -24,7 +24,7 @@ from zoo.case import Case
 from zoo.errors import BadSize, BadSpec
 from zoo.jsonio import PACKET, from_json, send, to_json
 from zoo.metrics import CONVERTIBLE, ceilings, macs, memory, meta, params, predicted_memory, roofline, speed
-from zoo.metrics.batch import largest_batch
+from zoo.metrics.batch import LEAST_IN_TRAINING, largest_batch
 from zoo.metrics.counts import Count
 from zoo.record import Value
 from zoo.spec import ModelSpec, Size, TaskSpec, import_module, resolve
@@ -291,12 +291,12 @@ class Job:
         case = self.case
 
         def peak(batch: int) -> int:
-            # Statistics of a batch need two samples, where it has but one pixel.
-            self.case = replace(case, batch_size=max(batch, 1 if case.mode in (None, "inference") else 2))
+            self.case = replace(case, batch_size=batch)
             return int(self.measure_peak_memory_predicted().value or 0)
 
         try:
-            return Value(value=largest_batch(peak, allowed), convention="fake tensors")
+            least = 1 if case.mode in (None, "inference") else LEAST_IN_TRAINING
+            return Value(value=largest_batch(peak, allowed, least=least), convention="fake tensors")
         finally:
             self.case = case
 

@@ -10,22 +10,25 @@ Point = tuple[int, int]  # a batch and its bytes
 SECANTS = 4
 # No guess is farther than so many times what is known to fit: a line that is almost level leads anywhere.
 FARTHEST = 1024
+# Batch norm needs two samples to train on, where an image has but one pixel left.
+LEAST_IN_TRAINING = 2
 
 
-def largest_batch(peak_of: Callable[[int], int], allowed: int, most: int = 1 << 20) -> int:
+def largest_batch(peak_of: Callable[[int], int], allowed: int, most: int = 1 << 20, least: int = 1) -> int:
     """Return the largest batch, up to ``most``, that needs no more than ``allowed`` bytes; 0 when not even one does.
 
-    ``peak_of`` tells the bytes of a batch. Where these grow with the batch, the answer fits and one more does not;
-    where they grow evenly, ``peak_of`` is asked four times.
+    ``peak_of`` tells the bytes of a batch, and is asked for none below ``least``: smaller ones count as it. Where
+    these grow with the batch, the answer fits and one more does not; where they grow evenly, ``peak_of`` is asked four
+    times.
     """
-    fits = before = 1, peak_of(1)
+    fits = before = 1, peak_of(least)
     if fits[1] > allowed:
         return 0
     fails: Point | None = None
     guess, tries = 2, 0
     while (end := fails[0] if fails else most + 1) - fits[0] > 1:
         batch = min(max(guess, fits[0] + 1), end - 1, FARTHEST * fits[0])
-        tried = batch, peak_of(batch)
+        tried = batch, peak_of(max(batch, least))
         if tried[1] <= allowed:
             before, fits = fits, tried
         else:
