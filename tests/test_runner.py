@@ -496,7 +496,7 @@ def test_not_one_sample_fits(suite_file, tmp_path, zoo):
 
 
 def test_a_size_that_is_not_legal_is_a_row_of_the_largest_batch_too(suite_file, tmp_path, zoo):
-    group = "{models: [vit_nano], axes: {size: [32, 33]}, metrics: [largest_batch], limits: {memory: 64 MiB}}"
+    group = "{models: [vit_nano], axes: {size: [32, 33]}, metrics: [largest_batch], limits: {memory: 256 MiB}}"
     path = suite_file(f"schema: 1\ngroups:\n  - {group}\n")
     assert zoo("run", str(path)).returncode == 0
     found = {r.case.size: r.metrics["largest_batch"] for r in store.load(tmp_path / "runs" / "mine").records}
