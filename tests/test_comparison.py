@@ -10,14 +10,22 @@ from statistics import fmean
 import numpy as np
 import pytest
 
+from zoo import conditions
 from zoo.case import Case
-from zoo.comparison import Contest, Effort, contest
+from zoo.comparison import Contest, Effort, Set, contest
 from zoo.metrics import PHASES
 from zoo.plan import Work
 from zoo.pool import Died, Pool
 from zoo.sampling import Member
 from zoo.statistics import Ratio, ratio_of
 from zoo.suite import Limits, Planned
+
+
+@pytest.fixture(autouse=True)
+def machine_at_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is gained by watching the real cores."""
+    monkeypatch.setattr(conditions, "WATCHED", 0.0)
+
 
 # Nanoseconds of a call, given the time of day and a source of randomness.
 Call = Callable[[float, np.random.Generator], float]
@@ -40,6 +48,7 @@ class SyntheticWorker:
     machine: Machine
     call: Call
     process: float
+    pid: int = 0
 
     def ask(self, command: dict[str, object], deadline: float) -> dict[str, object]:
         """Return samples of the device, and let the clock go on."""
@@ -163,7 +172,7 @@ def test_a_drift_that_is_shared_cancels() -> None:
     """Calls get half as slow again while the comparison lasts; the ratio is that of the devices all the same."""
     found = compared(drifting(1e6), drifting(1.1e6), between=0.0)
     assert found.ratio(1).value == pytest.approx(1.1, rel=0.005)
-    first, last = found.sets[0][0][0][0], found.sets[-1][0][-1][-1]
+    first, last = found.sets[0].rounds[0][0][0], found.sets[-1].rounds[0][-1][-1]
     assert last > 1.03 * first
 
 
@@ -179,7 +188,7 @@ def test_who_comes_after_himself_has_no_advantage() -> None:
 def test_processes_that_differ_are_in_the_interval() -> None:
     """Each process is up to some per cent slower for as long as it lives: rounds alone would not show it."""
     found = compared(normal(1e6, 0.001), normal(1e6, 0.001), between=0.03, effort=Effort(0.0, 0.0, processes=5))
-    rounds = [b / a for a, b in zip(*(map(fmean, found.sets[0][i]) for i in (0, 1)), strict=True)]
+    rounds = [b / a for a, b in zip(*(map(fmean, found.sets[0].rounds[i]) for i in (0, 1)), strict=True)]
     assert max(rounds) / min(rounds) < 1.002
     assert found.ratio(1).half_width > 0.01
 
@@ -234,7 +243,7 @@ def test_a_member_that_fails_ends_the_comparison_and_is_named() -> None:
 
 def test_more_calls_a_sample_are_no_slower() -> None:
     work = [[[100, 100]], [[200, 200]]]
-    found = Contest([], sets=[work, work], calls=[[1, 2], [1, 2]])
+    found = Contest([], sets=[Set(work, [1, 2])] * 2)
     assert found.ratio(1).value == 1.0
     assert (found.seconds(0), found.seconds(1)) == (1e-7, 1e-7)
 

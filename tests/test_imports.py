@@ -25,7 +25,7 @@ metrics
 suite
 record
 store
-environment nvml
+environment conditions nvml
 doctor
 statistics
 metrics.formulas metrics.operators metrics.meta metrics.handles

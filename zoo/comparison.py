@@ -6,25 +6,32 @@ process (where memory lies, how caches fall) is in the interval, as each set of 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
-from statistics import median
+from statistics import fmean, median
+from typing import Any, TypeVar
 
+from zoo.conditions import Watch
+from zoo.metrics import METRICS
 from zoo.pool import Died, Pool
-from zoo.sampling import Member, Sampler
+from zoo.record import ComparisonRecord, Samples, Value
+from zoo.sampling import Member, Sampler, share_cores, timed_value
 from zoo.statistics import Ratio, ratio_of
 
 Rounds = list[list[int]]  # samples by round, nanoseconds of a call or of a window of calls
+T = TypeVar("T")
+MOST_SAMPLES = 2_000  # of a case, that a record keeps
 
 
 @dataclass(frozen=True)
 class Effort:
     """How long to go on: until the interval's half-width is at most ``target``, or ``budget`` seconds are spent.
 
-    At least ``processes`` sets, whatever the budget; each set makes ``rounds`` rounds of two turns, and a turn lasts
-    about ``turn`` seconds, or one call.
+    At least ``processes`` sets, whatever the budget; each set makes ``rounds`` rounds of two turns, or two where more
+    would be too slow for that many sets, and a turn lasts about ``turn`` seconds, or one call.
     """
 
     target: float = 0.01
@@ -41,6 +48,44 @@ class Effort:
             return "tight"
         return "budget" if elapsed + elapsed / sets > self.budget else None
 
+    def rounds_of(self, seconds: float) -> int:
+        """Return how many rounds of so many seconds a set makes."""
+        return max(2, int(min(self.rounds, self.budget / self.processes / seconds)))
+
+
+class Failed(Died):
+    """A member of a contest that failed."""
+
+    def __init__(self, member: Member) -> None:
+        value = next(v for v in member.found["speed"].values() if v.status != "ok")
+        super().__init__(value.status, f"{member.case.model}: {value.reason}")
+        self.member = member
+
+
+@dataclass(frozen=True)
+class Set:
+    """What one set of fresh processes gave: the rounds of each member, the calls of a sample of each, and what went on.
+
+    Members are in the order of the contest's.
+    """
+
+    rounds: Sequence[Rounds]
+    calls: Sequence[int]
+    conditions: dict[str, Any] = field(default_factory=dict)
+
+    def medians(self, index: int) -> list[float]:
+        """Return the median nanoseconds of a member's call in every round."""
+        return [median(samples) / self.calls[index] for samples in self.rounds[index]]
+
+    def without(self, index: int) -> Set:
+        """Return the set less one member."""
+        return Set(less(self.rounds, index), less(self.calls, index), self.conditions)
+
+
+def less(items: Sequence[T], index: int) -> list[T]:
+    """Return a sequence less one item."""
+    return [*items[:index], *items[index + 1 :]]
+
 
 @dataclass
 class Contest:
@@ -48,43 +93,74 @@ class Contest:
 
     members: Sequence[Member]
     interleaved: bool = True
-    sets: list[list[Rounds]] = field(default_factory=list)
-    calls: list[list[int]] = field(default_factory=list)  # of a sample, by set and member
+    sets: list[Set] = field(default_factory=list)
     stop: str = ""
 
     def ratio(self, index: int) -> Ratio:
         """Return how much longer a member takes than the baseline. ValueError for fewer than two sets."""
-        pairs = []
-        for rounds, calls in zip(self.sets, self.calls, strict=True):
-            per_call = calls[0] / calls[index]
-            of_round = zip(rounds[0], rounds[index], strict=True)
-            pairs.append([median(b) / median(a) * per_call for a, b in of_round])
-        return ratio_of(pairs)
-
-    def seconds(self, index: int) -> float:
-        """Return the median seconds of a member's call: of the medians of the sets."""
-        of_sets = zip(self.sets, self.calls, strict=True)
-        return median(median(chain(*rounds[index])) / calls[index] for rounds, calls in of_sets) / 1e9
+        return ratio_of([[b / a for a, b in zip(s.medians(0), s.medians(index), strict=True)] for s in self.sets])
 
     def noise(self) -> Ratio:
         """Return the ratio of the baseline to itself."""
         return self.ratio(len(self.members) - 1)
 
+    def seconds(self, index: int) -> float:
+        """Return the median seconds of a member's call: of the medians of the sets."""
+        return median(median(chain(*s.rounds[index])) / s.calls[index] for s in self.sets) / 1e9
+
+    def conditions(self) -> dict[str, Any]:
+        """Return what went on meanwhile: the mean over the sets, all cores that were used, and the noise."""
+        seen = [s.conditions for s in self.sets]
+        cores = sorted(set(chain(*(c.get("cores", ()) for c in seen))))
+        found: dict[str, Any] = {"cores": cores, "noise": round(self.noise().furthest, 5)}
+        for name in ("others", "steal", "load"):
+            if values := [c[name] for c in seen if name in c]:
+                found[name] = round(fmean(values), 4)
+        return found
+
+    def value(self, index: int, metric: str) -> Value:
+        """Return a member's own metric: the mean over the processes, with an interval that holds how these differ."""
+        member, found = self.members[index], ratio_of([s.medians(index) for s in self.sets])
+        samples = tuple(chain(*(chain(*s.rounds[index]) for s in self.sets)))
+        detail = {"processes": found.processes, "calls_per_sample": [s.calls[index] for s in self.sets]}
+        some = samples[:: math.ceil(len(samples) / MOST_SAMPLES)]
+        value = timed_value(metric, member.case.batch_size, found.value, found.interval, some)
+        return replace(value, n=len(samples), stop=self.stop, detail=detail)
+
+    def round_medians(self, index: int) -> Samples:
+        """Return the medians of the rounds of the baseline, a member and the baseline's double, as one sample each."""
+
+        def medians(rounds: Rounds) -> tuple[tuple[int, ...], ...]:
+            return tuple((round(median(samples)),) for samples in rounds)
+
+        return tuple(tuple(medians(s.rounds[i]) for i in (0, index, -1)) for s in self.sets)
+
+    def drop(self, failed: Failed) -> None:
+        """Go on without a member that failed. Failed when that leaves nothing to compare, or it is the baseline."""
+        index = next(n for n, member in enumerate(self.members) if member is failed.member)
+        if index in (0, len(self.members) - 1) or len(self.members) == 3:
+            raise failed
+        self.members = less(self.members, index)
+        self.sets = [s.without(index) for s in self.sets]
+
 
 def contest(members: Sequence[Member], metric: str, pool: Pool, effort: Effort, tell: Callable[[str], None]) -> Contest:
-    """Sample members side by side, or one after the other where they do not fit. Died when one of them fails.
+    """Sample members side by side, or one after the other where they do not fit. Failed when nothing can be compared.
 
-    The first member is the baseline, and takes part twice.
+    The first member is the baseline, and takes part twice: alone, it is compared with itself. Another that fails is
+    left out.
     """
     taking = [*members, members[0].again()]
-    at_once = fit_at_once(taking)
-    found, began = Contest(taking, interleaved=at_once), time.monotonic()
+    found, began = Contest(taking, interleaved=fit_at_once(taking)), time.monotonic()
     while not found.stop:
-        rounds, calls = (one_set if at_once else in_turn)(taking, metric, pool, effort)
-        found.sets.append(rounds)
-        found.calls.append(calls)
+        try:
+            found.sets.append((one_set if found.interleaved else in_turn)(found.members, metric, pool, effort))
+        except Failed as failed:
+            found.drop(failed)
+            continue
         sets = len(found.sets)
-        ratios = [found.ratio(index) for index in range(1, len(members))] if sets > 1 else []
+        indices = range(1, max(2, len(found.members) - 1))
+        ratios = [found.ratio(index) for index in indices] if sets > 1 else []
         found.stop = effort.reason(ratios, sets, time.monotonic() - began) or ""
         tell(f"set {sets}" + "".join(f", {r.value:.3f} ± {r.half_width:.3f}" for r in ratios))
     return found
@@ -95,55 +171,104 @@ def fit_at_once(members: Sequence[Member]) -> bool:
     return sum(member.predicted or 0 for member in members) <= min(member.limits_memory for member in members)
 
 
-def one_set(members: Sequence[Member], metric: str, pool: Pool, effort: Effort) -> tuple[list[Rounds], list[int]]:
-    """Sample every member in a fresh process of its own, and end them; return the samples, and the calls of each."""
+def one_set(members: Sequence[Member], metric: str, pool: Pool, effort: Effort) -> Set:
+    """Sample every member in a fresh process of its own, and end them. Failed when one of them fails."""
     try:
+        cores = share_cores(members)
         samplers = [ready(member, metric, pool) for member in members]
+        watch = Watch.begin((member.worker.pid for member in members if member.worker), cores)
         rounds: list[Rounds] = [[] for _ in members]
-        for _ in range(effort.rounds):
+        seconds = 2 * sum(max(effort.turn, call_seconds(sampler)) for sampler in samplers)
+        for _ in range(effort.rounds_of(seconds)):
             turns: list[list[int]] = [[] for _ in members]
             for index in [*range(len(members)), *reversed(range(len(members)))]:
                 turns[index] += turn(samplers[index], effort)
             for of_member, samples in zip(rounds, turns, strict=True):
                 of_member.append(samples)
-        return rounds, [sampler.calls for sampler in samplers]
+        return Set(rounds, [sampler.calls for sampler in samplers], watch.seen())
     finally:
         for member in members:
             member.stop()
 
 
-def in_turn(members: Sequence[Member], metric: str, pool: Pool, effort: Effort) -> tuple[list[Rounds], list[int]]:
+def in_turn(members: Sequence[Member], metric: str, pool: Pool, effort: Effort) -> Set:
     """Sample the members one after the other, where they do not fit in memory together."""
     alone = [one_set([member], metric, pool, effort) for member in members]
-    return [rounds[0] for rounds, _ in alone], [calls[0] for _, calls in alone]
+    rounds = min(len(one.rounds[0]) for one in alone)
+    return Set([one.rounds[0][:rounds] for one in alone], [one.calls[0] for one in alone], alone[0].conditions)
 
 
 def ready(member: Member, metric: str, pool: Pool) -> Sampler:
-    """Start a member and warm it up. Died when it fails."""
+    """Start a member and warm it up. Failed when it fails."""
     member.started = time.monotonic()
-    if not member.start(pool, "speed", lambda _: None):
-        raise failure(member, metric)
+    if not member.start(pool, "speed", lambda _: None) or not member.compiled():
+        raise Failed(member)
     sampler = Sampler(member, metric, "speed")
     sampler.warm_up()
     if sampler.stop:
-        raise failure(member, metric)
+        raise Failed(member)
     return sampler
 
 
+def call_seconds(sampler: Sampler) -> float:
+    """Return the seconds of a sample, as the warm-up found them."""
+    return median(sampler.seen[-10:]) / 1e9
+
+
 def turn(sampler: Sampler, effort: Effort) -> list[int]:
-    """Take the samples of one turn. Died when the worker fails.
+    """Take the samples of one turn. Failed when the worker fails.
 
     The first of several fetches back what the turn before threw out of the cache, and is no sample: who comes after
     himself, as the first and the last of a round do, would have an advantage.
     """
-    count = max(1, round(effort.turn * 1e9 / median(sampler.seen[-10:])))
+    count = max(1, round(effort.turn / call_seconds(sampler)))
     samples = sampler.request(count + 1)[1:] if count > 1 else sampler.request(1)
     if sampler.stop:
-        raise failure(sampler.member, sampler.metric)
+        raise Failed(sampler.member)
     return samples
 
 
-def failure(member: Member, metric: str) -> Died:
-    """Return how a member failed."""
-    value = member.found["speed"][metric]
-    return Died(value.status, f"{member.case.model}: {value.reason}")
+def comparison_record(found: Contest, index: int, metric: str) -> ComparisonRecord:
+    """Return what was found of a member beside the baseline, with every sample. It has no machine and no time yet."""
+    ratio, noise = found.ratio(index), found.noise()
+    return ComparisonRecord(
+        found.members[0].case,
+        found.members[index].case,
+        metric,
+        ratio=ratio.value,
+        interval=ratio.interval,
+        verdict=ratio.verdict(noise.margin),
+        margin=noise.margin,
+        noise=noise.value,
+        noise_interval=noise.interval,
+        seconds_a=found.seconds(0),
+        seconds_b=found.seconds(index),
+        processes=ratio.processes,
+        rounds=ratio.rounds,
+        stop=found.stop,
+        protocol="interleaved" if found.interleaved else "sequential",
+        calls=tuple(tuple(s.calls[i] for i in (0, index, -1)) for s in found.sets),
+        samples=tuple(tuple(tuple(map(tuple, s.rounds[i])) for i in (0, index, -1)) for s in found.sets),
+        conditions=found.conditions(),
+    )
+
+
+def ratio_value(record: ComparisonRecord, is_baseline: bool) -> Value:
+    """Return a comparison as a metric of the case that was compared: below 1 where it takes less, or does less."""
+    assert record.ratio is not None
+    assert record.interval is not None
+    inverse = METRICS[record.metric].higher_is_better
+    ends = sorted(1 / end if inverse else end for end in record.interval)
+    return Value(
+        value=1 / record.ratio if inverse else record.ratio,
+        interval=(ends[0], ends[1]),
+        n=record.rounds,
+        stop=record.stop,
+        convention="beside the baseline" if record.protocol == "interleaved" else "after the baseline",
+        detail={
+            "verdict": "baseline" if is_baseline else record.verdict,
+            "baseline": record.a.id,
+            "margin": record.margin,
+            "processes": record.processes,
+        },
+    )

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Literal
 
 from zoo import environment
+from zoo.conditions import MUCH_BUSY, MUCH_STEAL, WORKING, read_ticks
 from zoo.nvml import Gpu
 
 Status = Literal["ok", "finding", "unknown"]
 
-BUSY = 0.25  # other processes' share of a core from which a finding is made
-STEAL = 0.02  # of all cores' time
 LITTLE_MEMORY = 2 * 2**30
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 # Counts that are known by hand, of operators that counters have been seen to miss: on the meta device, 32 tokens.
@@ -151,20 +150,20 @@ def governor(system: System) -> Iterator[Finding]:
 
 def others(system: System) -> Iterator[Finding]:
     """Time that other processes, or other guests of the same host, take of the cores while we watch."""
-    before, started = cpu_times(system), os.times()
+    before, started = read_ticks(system.read("proc/stat") or "").get(None), os.times()
     time.sleep(system.seconds)
-    after, ended = cpu_times(system), os.times()
+    after, ended = read_ticks(system.read("proc/stat") or "").get(None), os.times()
     if before is None or after is None:
         yield Finding("other processes", "unknown", "the kernel does not say what the cores do")
         return
     ticks = os.sysconf("SC_CLK_TCK")
     own = (ended.user + ended.system - started.user - started.system) * ticks
     total = max(1, sum(after.values()) - sum(before.values()))
-    busy = sum(after[k] - before[k] for k in ("user", "nice", "system", "irq", "softirq")) - own
+    busy = sum(after[k] - before[k] for k in WORKING) - own
     # In cores: of all ticks that went by, times how many cores those were of.
     cores = total / max(1, system.seconds * ticks)
     share, steal = max(0.0, busy) / total * cores, (after["steal"] - before["steal"]) / total
-    if share > BUSY:
+    if share > MUCH_BUSY:
         yield Finding(
             "other processes",
             "finding",
@@ -174,7 +173,7 @@ def others(system: System) -> Iterator[Finding]:
         )
     else:
         yield Finding("other processes", "ok", f"they keep {share:.1f} of {system.cores} cores busy")
-    if steal > STEAL:
+    if steal > MUCH_STEAL:
         yield Finding(
             "steal",
             "finding",
@@ -184,15 +183,6 @@ def others(system: System) -> Iterator[Finding]:
         )
     else:
         yield Finding("steal", "ok", f"the host takes {steal:.1%} of the cores' time for others")
-
-
-def cpu_times(system: System) -> dict[str, int] | None:
-    """Return the ticks that all cores together have spent, by what on."""
-    text = system.read("proc/stat")
-    if not text or not text.startswith("cpu "):
-        return None
-    names = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
-    return dict(zip(names, map(int, text.splitlines()[0].split()[1:9]), strict=True))
 
 
 def memory(system: System) -> Iterator[Finding]:

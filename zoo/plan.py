@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from zoo import environment, jsonio
 from zoo.case import Case
@@ -23,6 +23,12 @@ class Work:
     planned: Planned
     wanted: Mapping[Phase, tuple[str, ...]]
     why: str = ""
+
+    @property
+    def block(self) -> str:
+        """The case that this one is timed beside, by its id: those that name the same are measured together."""
+        beside = self.planned.baseline if self.wanted["speed"] else None
+        return (beside or self.planned.case).id
 
 
 @dataclass
@@ -46,8 +52,9 @@ class Prints:
     versions: dict[str, str] = field(default_factory=environment.versions)
     known: dict[tuple[str, str], str] = field(default_factory=dict)
 
-    def of(self, case: Case, phase: Phase) -> dict[str, str]:
-        """Return what the numbers of a phase depend on besides the case."""
+    def of(self, case: Case, phase: Phase, baseline: Case | None = None) -> dict[str, str]:
+        """Return what the numbers of a phase depend on besides the case; what is timed, on what was beside it, too."""
+        beside = baseline if phase == "speed" else None
         return {
             "plugin": self.plugin(case),
             **({"task": self.task(case.task)} if phase == "task" and case.task else {}),
@@ -55,6 +62,7 @@ class Prints:
             "torch": self.versions["torch"],
             "timm": self.versions["timm"],
             **({"machine": self.machine} if phase != "static" else {}),
+            **({"baseline": f"{beside.for_phase(phase).id} {self.plugin(beside)}"} if beside else {}),
         }
 
     def plugin(self, case: Case) -> str:
@@ -98,6 +106,7 @@ def make_plan(
     """Compare what is wanted with what is kept."""
     plan = Plan(file, store.machine, failures=prints.registry.failures, warnings=store.warnings)
     claimed: set[tuple[str, str]] = set()
+    items = list(items)
     for item in items:
         wanted: dict[Phase, tuple[str, ...]] = {}
         reasons: list[str] = []
@@ -107,7 +116,7 @@ def make_plan(
             names = tuple(m for m in item.metrics if phase_of(m) == phase and (case.id, m) not in claimed)
             claimed.update((case.id, m) for m in names)
             undecided += len(names)
-            now = prints.of(item.case, phase)
+            now = prints.of(item.case, phase, item.baseline)
             verdicts = {m: True if fresh else to_run(store, case, m, now, retry, item.limits) for m in names}
             wanted[phase] = tuple(m for m, verdict in verdicts.items() if verdict)
             reasons += [v for v in verdicts.values() if isinstance(v, str)]
@@ -115,7 +124,35 @@ def make_plan(
             plan.work.append(Work(item, wanted, "; ".join(dict.fromkeys(reasons))))
         elif undecided:
             plan.skipped.append((item.case, kept_status(store, item)))
-    return plan
+    work = blocks(plan.work, items)
+    again = {w.planned.case.id for w in work}
+    return replace(plan, work=work, skipped=[(case, why) for case, why in plan.skipped if case.id not in again])
+
+
+def blocks(works: Sequence[Work], items: Iterable[Planned]) -> list[Work]:
+    """Put the cases that are timed beside each other next to each other, their baseline first.
+
+    A baseline of which everything is kept is timed once more, as the others are timed beside it.
+    """
+    baselines = {item.case.id: item for item in items if item.case == item.baseline}
+    found: dict[str, list[Work]] = {}
+    for work in works:
+        found.setdefault(work.block, []).append(work)
+    return [work for id, block in found.items() for work in with_baseline(block, baselines.get(id))]
+
+
+def with_baseline(block: Sequence[Work], baseline: Planned | None) -> list[Work]:
+    """Return a block that begins with its baseline, to be timed wherever another one is."""
+    if baseline is None or not any(work.wanted["speed"] for work in block):
+        return [*block]
+    others = [work for work in block if work.planned.case != baseline.case]
+    first = next((w for w in block if w.planned.case == baseline.case), None) or Work(
+        baseline, dict.fromkeys(PHASES, ()), f"{others[0].planned.case.model} is measured beside it"
+    )
+    if not first.wanted["speed"]:
+        names = tuple(m for m in baseline.metrics if phase_of(m) == "speed")
+        first = replace(first, wanted={**first.wanted, "speed": names})
+    return [first, *others]
 
 
 def to_run(

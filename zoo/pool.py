@@ -204,13 +204,14 @@ class Worker:
         memory: int,
         deadline: float,
         known: Mapping[str, Any],
+        cores: tuple[int, ...] = (),
     ) -> None:
-        """Have it prepare a phase of a case, with ``memory`` bytes above what it has now (0: no limit).
+        """Have it prepare a phase of a case, with ``memory`` bytes above what it has now (0: no limit), on some cores.
 
         ``known`` is what it could not look up by itself: formulas of custom operators, and single-file plugins.
         """
         records = {"spec": to_json(spec), "task": to_json(task) if task else None, "case": to_json(case)}
-        self.ask({"do": "prepare", "phase": phase, "memory": memory, **records, **known}, deadline)
+        self.ask({"do": "prepare", "phase": phase, "memory": memory, "cores": cores, **records, **known}, deadline)
 
     def ask(self, command: dict[str, Any], deadline: float) -> dict[str, Any]:
         """Send a command and wait for its answer. Died when the worker ends, fails or lets the deadline pass."""

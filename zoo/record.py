@@ -11,6 +11,8 @@ from typing import Any, Literal
 from zoo.case import Case
 
 SCHEMA = 1
+# Nanoseconds, by set of processes, member and round.
+Samples = tuple[tuple[tuple[tuple[int, ...], ...], ...], ...]
 # Raised whenever a metric changes meaning, so that numbers taken before are taken again.
 PROTOCOL = 1
 
@@ -53,7 +55,9 @@ class CaseRecord:
 
     ``fingerprint`` holds what the numbers depend on besides the case: the hash of the plugin's source, the protocol,
     the versions of torch and timm and, for what is measured, the machine. ``environment`` is the id of a machine
-    record.
+    record. ``conditions`` is what went on while it was timed: the ``cores`` it ran on, how many of all cores ``others``
+    kept busy, the share that a host took (``steal``), the ``load``, and how far the same case may have differed from
+    itself in that run (``noise``).
     """
 
     case: Case
@@ -61,6 +65,7 @@ class CaseRecord:
     metrics: dict[str, Value]
     plugin: str = ""
     environment: str = ""
+    conditions: dict[str, Any] = field(default_factory=dict)
     time: str = ""
     seconds: float | None = None
     schema: int = SCHEMA
@@ -105,9 +110,10 @@ class ComparisonRecord:
     stop: str = ""
     protocol: str = "interleaved"
     calls: tuple[tuple[int, ...], ...] = ()
-    samples: tuple[tuple[tuple[tuple[int, ...], ...], ...], ...] = ()
+    samples: Samples = ()
     fingerprint: dict[str, dict[str, str]] = field(default_factory=dict)
     environment: str = ""
+    conditions: dict[str, Any] = field(default_factory=dict)
     time: str = ""
     seconds: float | None = None
     schema: int = SCHEMA

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +20,8 @@ from typing import Any
 
 from zoo import environment, jsonio
 from zoo.case import Case
-from zoo.comparison import Effort, contest
+from zoo.comparison import Effort, Failed, comparison_record, contest, ratio_value
+from zoo.conditions import Watch
 from zoo.errors import ZooError
 from zoo.metrics import METRICS, PHASES, Phase
 from zoo.plan import Plan, Prints, Work, make_plan
@@ -27,7 +29,7 @@ from zoo.pool import Died, Pool, Worker
 from zoo.progress import Reporter
 from zoo.record import CaseRecord, ComparisonRecord, MachineRecord, Value
 from zoo.registry import Registry
-from zoo.sampling import STATIC_SECONDS, Member, sample_interleaved
+from zoo.sampling import STATIC_SECONDS, Member, sample_interleaved, share_cores
 from zoo.spec import ModelSpec, Scalar
 from zoo.store import Store
 from zoo.suite import Choice, Group, Limits, Planned, Suite, SuiteFile, expand, read_suite
@@ -36,6 +38,14 @@ MEMORY_SHARE = 0.9
 PREDICTED, LARGEST = "peak_memory_predicted", "largest_batch"
 # Batches to try: the predicted one, then shares of it, larger ones while they fit and smaller ones until one does.
 LARGER, SMALLER = (1.05, 1.1), (0.95, 0.85)
+# Seconds that each case of a block may be timed for beside its baseline, and how a run finds out its own noise.
+BESIDE_SECONDS = 20.0
+NOISE = Effort(target=math.inf, budget=6.0, processes=3, rounds=4, turn=0.02)
+
+
+def follows(metric: str) -> bool:
+    """Tell whether a metric is had from another, and not measured."""
+    return metric in METRICS and (METRICS[metric].derived or bool(METRICS[metric].ratio_of))
 
 
 def allowed_memory(limits: Limits) -> int:
@@ -55,10 +65,12 @@ class Session:
     pool: Pool = field(default_factory=Pool)
     on_progress: Callable[[str], None] = lambda text: None
     environment_id: str = ""
+    room: dict[str, Any] = field(default_factory=dict)
+    keep: Callable[[ComparisonRecord], None] = lambda record: None
     measured_ceilings: dict[tuple[str, str, int], dict[str, float]] = field(default_factory=dict)
 
-    def run_block(self, works: Sequence[Work]) -> Iterator[CaseRecord]:
-        """Measure cases that belong together, phase by phase, and yield their records."""
+    def run_block(self, works: Sequence[Work]) -> Iterator[tuple[Work, CaseRecord]]:
+        """Measure cases that belong together, phase by phase, and yield their records; a baseline is the first."""
         members = [self.member(work) for work in works]
         for member in members:
             if member.needs_bound() and not member.work.planned.illegal:
@@ -66,14 +78,16 @@ class Session:
         for phase in PHASES:
             active = [m for m in members if self.may_run(m, phase)]
             began = time.monotonic()
-            if active:
+            if phase == "speed" and works[0].planned.baseline:
+                self.run_beside(members[0], active)
+            elif active:
                 self.run_phase(active, phase)
             for m in members:
                 if phase == "memory" and LARGEST in m.work.wanted[phase] and not m.work.planned.illegal:
                     m.keep(phase, {LARGEST: self.largest_batch(m)})
             for m in members:
                 if m.found.get(phase):
-                    yield self.record(m, phase, time.monotonic() - began)
+                    yield m.work, self.record(m, phase, (time.monotonic() - began) / len(members))
 
     def member(self, work: Work) -> Member:
         """Look up what a case needs."""
@@ -106,15 +120,19 @@ class Session:
         if phase == "memory":
             return tuple(name for name in names if name != LARGEST)
         if phase == "speed":
-            first = ("compile_time",) if member.case.compile or "compile_time" in names else ()
-            return (*first, *member.sampled())
+            had = {*member.timed, *member.found.get("speed", {})}
+            left = [name for name in (*names, *member.sampled()) if name not in had and not follows(name)]
+            first = ["compile_time"] if left and member.case.compile else []
+            return tuple(dict.fromkeys(first + left))
         measured = self.wanted(member, "memory") + member.work.wanted["speed"] if phase == "static" else ()
         return (*names, PREDICTED) if measured and PREDICTED not in names else names
 
     def run_phase(self, members: Sequence[Member], phase: Phase) -> None:
         """Run one phase of a block: all its workers are alive while their metrics are taken in turn."""
+        cores = share_cores(members) if phase == "speed" else ()
         try:
             alive = [m for m in members if m.start(self.pool, phase, self.on_progress)]
+            watch = Watch.begin((m.worker.pid for m in alive if m.worker), cores)
             for metric in dict.fromkeys(name for m in alive for name in self.wanted(m, phase)):
                 taking = [m for m in alive if m.worker and metric in self.wanted(m, phase)]
                 if metric in METRICS and METRICS[metric].sampled:
@@ -125,9 +143,53 @@ class Session:
             if phase == "speed":
                 for m in alive:
                     m.derive()
+                    m.conditions = m.conditions or {**watch.seen(), **self.room}
         finally:
             for m in members:
                 m.stop()
+
+    def run_beside(self, baseline: Member, active: Sequence[Member]) -> None:
+        """Time cases beside their baseline, and what is not had that way, each alone."""
+        for metric in dict.fromkeys(name for m in active for name in m.sampled()):
+            taking = [m for m in active if metric in self.wanted(m, "speed")]
+            if taking and taking[0] is baseline:
+                self.beside(taking, metric)
+        for m in active:
+            if self.wanted(m, "speed"):
+                self.run_phase([m], "speed")
+            m.derive()
+            failed = next((v.reason for v in baseline.found.get("speed", {}).values() if v.status != "ok"), "")
+            m.fail("speed", Died("unsupported", f"its baseline has no time: {failed}"))
+
+    def beside(self, members: Sequence[Member], metric: str) -> None:
+        """Sample a metric of members in turn; a failure is kept by who failed."""
+        try:
+            found = contest(members, metric, self.pool, Effort(budget=BESIDE_SECONDS * len(members)), self.on_progress)
+        except Failed as failed:
+            if not any(failed.member is m for m in members):  # the baseline's double
+                members[0].fail("speed", failed)
+            return
+        copy = len(found.members) - 1
+        for index, member in enumerate(found.members[:copy]):
+            record = comparison_record(found, index or copy, metric)
+            self.keep(self.stamped(replace(record, samples=found.round_medians(index or copy))))
+            value, member.conditions = found.value(index, metric), record.conditions
+            member.timed[metric] = value
+            member.keep("speed", {metric: value})
+            if metric in member.ratios():
+                member.keep("speed", {member.ratios()[metric]: ratio_value(record, is_baseline=index == 0)})
+
+    def noise(self, work: Work) -> None:
+        """Keep what a case differs from itself, side by side: the room that each number of this run has."""
+        member = self.member(work)
+        metric = next(iter(member.sampled()), "latency")
+        alone = replace(member, work=replace(work, wanted={**dict.fromkeys(PHASES, ()), "speed": (metric,)}))
+        try:
+            record = comparison_record(contest([alone], metric, self.pool, NOISE, self.on_progress), 1, metric)
+            self.room = {"noise": record.conditions["noise"]}
+        except Died as died:
+            record = ComparisonRecord(member.case, member.case, metric, status=died.status, reason=died.reason)
+        self.keep(self.stamped(record))
 
     def largest_batch(self, member: Member) -> Value:
         """Return the largest batch that ran within what is allowed, of at most three that are tried."""
@@ -190,7 +252,7 @@ class Session:
         return self.measured_ceilings[device, dtype, threads]
 
     def compare(self, cases: Sequence[Planned], metric: str, effort: Effort) -> ComparisonRecord:
-        """Measure the second case beside the first. The record has no fingerprint, machine or time yet."""
+        """Measure the second case beside the first."""
         works = [Work(item, {**dict.fromkeys(PHASES, ()), "speed": (metric,)}) for item in cases]
         members = [self.member(work) for work in works]
         record = ComparisonRecord(members[0].case, members[1].case, metric)
@@ -198,29 +260,18 @@ class Session:
             self.run_phase([member], "static")
             if not self.may_run(member, "speed"):
                 value = member.found["speed"][metric]
-                return replace(record, status=value.status, reason=f"{member.case.model}: {value.reason}")
+                failed = replace(record, status=value.status, reason=f"{member.case.model}: {value.reason}")
+                return self.stamped(failed)
         try:
             found = contest(members, metric, self.pool, effort, self.on_progress)
         except Died as died:
-            return replace(record, status=died.status, reason=died.reason)
-        ratio, noise = found.ratio(1), found.noise()
-        return replace(
-            record,
-            ratio=ratio.value,
-            interval=ratio.interval,
-            verdict=ratio.verdict(noise.margin),
-            margin=noise.margin,
-            noise=noise.value,
-            noise_interval=noise.interval,
-            seconds_a=found.seconds(0),
-            seconds_b=found.seconds(1),
-            processes=ratio.processes,
-            rounds=ratio.rounds,
-            stop=found.stop,
-            protocol="interleaved" if found.interleaved else "sequential",
-            calls=tuple(tuple(calls) for calls in found.calls),
-            samples=tuple(tuple(tuple(map(tuple, rounds)) for rounds in of_set) for of_set in found.sets),
-        )
+            return self.stamped(replace(record, status=died.status, reason=died.reason))
+        return self.stamped(comparison_record(found, 1, metric))
+
+    def stamped(self, record: ComparisonRecord) -> ComparisonRecord:
+        """Return a record with what its numbers depend on, the machine and the time."""
+        prints = {who: self.prints.of(case, "speed") for who, case in (("a", record.a), ("b", record.b))}
+        return replace(record, fingerprint=prints, environment=self.environment_id, time=now())
 
     def measure(self, member: Member, metric: str, phase: Phase) -> None:
         """Take a metric that is had in one go."""
@@ -253,10 +304,11 @@ class Session:
         static = phase == "static"
         return CaseRecord(
             case=member.case.for_phase(phase),
-            fingerprint=self.prints.of(member.case, phase),
+            fingerprint=self.prints.of(member.case, phase, member.work.planned.baseline),
             metrics={m: member.found[phase][m] for m in member.work.wanted[phase] if m in member.found[phase]},
             plugin=self.registry.owners["model", member.case.model].name,
             environment="" if static else self.environment_id,
+            conditions=member.conditions if phase == "speed" else {},
             time=now(),
             seconds=round(seconds, 3),
         )
@@ -369,16 +421,10 @@ def compare(versus: Versus, reporter: Reporter) -> tuple[ComparisonRecord, Machi
     began, device = time.monotonic(), cases[0].case.device or "cpu"
     machine = MachineRecord(environment.slug(device), environment.describe(device), now())
     prints = Prints(registry, machine.slug)
-    session = Session(registry, prints, on_progress=reporter.progress)
+    session = Session(registry, prints, on_progress=reporter.progress, environment_id=machine.id)
     with contextlib.closing(session.pool):
         found = session.compare(cases, versus.metric, versus.effort)
-    record = replace(
-        found,
-        fingerprint={who: prints.of(item.case, "speed") for who, item in zip("ab", cases, strict=True)},
-        environment=machine.id,
-        time=now(),
-        seconds=round(time.monotonic() - began, 3),
-    )
+    record = replace(found, seconds=round(time.monotonic() - began, 3))
     return record, machine
 
 
@@ -403,25 +449,43 @@ def execute(plan: Plan, prints: Prints, store: Store, reporter: Reporter) -> Ite
     machine = MachineRecord(store.machine, environment.describe(device), now())
     if machine.id not in store.machines:
         store.append(machine)
-    session = Session(prints.registry, prints, on_progress=reporter.progress, environment_id=machine.id)
+    session = Session(
+        prints.registry, prints, on_progress=reporter.progress, environment_id=machine.id, keep=store.append
+    )
+    number = 1
     with contextlib.closing(session.pool), contextlib.closing(runs(session, plan.work)) as started:
-        for number, (work, found) in enumerate(started, 1):
-            reporter.started(number, work)
-            records = []
-            for record in found:
+        for works, found in started:
+            reporter.started(number, works[0])
+            records: dict[str, list[CaseRecord]] = {work.planned.case.id: [] for work in works}
+            for work, record in found:
                 store.append(record)
-                records.append(record)
+                records[work.planned.case.id].append(record)
                 yield record
-            reporter.finished(number, work, records, sum(record.seconds or 0.0 for record in records))
+            for work in works:
+                mine = records[work.planned.case.id]
+                reporter.finished(number, work, mine, sum(record.seconds or 0.0 for record in mine))
+                number += 1
 
 
-def runs(session: Session, works: Sequence[Work]) -> Generator[tuple[Work, Iterable[CaseRecord]]]:
-    """Yield each case with its records, in order: those to be measured in turn, those that nothing disturbs at once."""
+Found = Iterable[tuple[Work, CaseRecord]]
+
+
+def runs(session: Session, works: Sequence[Work]) -> Generator[tuple[Sequence[Work], Found]]:
+    """Yield blocks of cases with their records, in order: what is measured in turn, what nothing disturbs at once.
+
+    What one of the timed cases differs from itself is measured before them, where no baseline tells it.
+    """
+    known = any(work.planned.baseline for work in works)
     for quiet, group in itertools.groupby(works, needs_quiet):
-        if quiet:
-            yield from ((work, session.run_block([work])) for work in group)
-        else:
+        if not quiet:
             yield from at_once(session, list(group))
+            continue
+        for _, block in itertools.groupby(group, lambda work: work.block):
+            together = list(block)
+            if not known and together[0].wanted["speed"] and not together[0].planned.illegal:
+                session.noise(together[0])
+                known = True
+            yield together, session.run_block(together)
 
 
 def needs_quiet(work: Work) -> bool:
@@ -429,7 +493,7 @@ def needs_quiet(work: Work) -> bool:
     return any(work.wanted[phase] for phase in PHASES if phase != "static")
 
 
-def at_once(session: Session, works: Sequence[Work]) -> Iterator[tuple[Work, list[CaseRecord]]]:
+def at_once(session: Session, works: Sequence[Work]) -> Iterator[tuple[Sequence[Work], Found]]:
     """Run cases side by side, one a core and each core with servers of its own, and yield them in order.
 
     An interruption ends what is running, after everything that is done was yielded.
@@ -440,10 +504,10 @@ def at_once(session: Session, works: Sequence[Work]) -> Iterator[tuple[Work, lis
     for one in sessions:
         idle.put(one)
 
-    def run(work: Work) -> tuple[Work, list[CaseRecord]]:
+    def run(work: Work) -> tuple[Sequence[Work], Found]:
         one = idle.get()
         try:
-            return work, list(one.run_block([work]))
+            return [work], list(one.run_block([work]))
         finally:
             idle.put(one)
 

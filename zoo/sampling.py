@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from zoo.case import Case
+from zoo.conditions import choose_cores
 from zoo.metrics import METRICS, Phase
 from zoo.plan import Work
 from zoo.pool import Died, Pool, Worker
@@ -39,6 +40,8 @@ class Member:
     timed: dict[str, Value] = field(default_factory=dict)
     predicted: int | None = None
     bound: Value | None = None
+    cores: tuple[int, ...] = ()
+    conditions: dict[str, Any] = field(default_factory=dict)
     worker: Worker | None = None
 
     @property
@@ -75,10 +78,30 @@ class Member:
                 )
             self.worker = Worker(server, on_progress)
             self.worker.prepare(
-                phase, self.spec, self.task, self.case, self.limits_memory, self.deadline(phase), self.known
+                phase,
+                self.spec,
+                self.task,
+                self.case,
+                self.limits_memory,
+                self.deadline(phase),
+                self.known,
+                self.cores,
             )
         except Died as died:
             self.fail(phase, died)
+            self.stop()
+            return False
+        return True
+
+    def compiled(self) -> bool:
+        """Compile, where the case says so; False when that failed, with the status kept. Nothing is run eagerly."""
+        if self.case.compile is None:
+            return True
+        assert self.worker is not None
+        try:
+            self.worker.ask({"do": "measure", "metric": "compile_time"}, self.deadline("speed"))
+        except Died as died:
+            self.fail("speed", died)
             self.stop()
             return False
         return True
@@ -87,6 +110,10 @@ class Member:
         """Return the metrics that are wanted and follow from others."""
         return [name for name in self.work.wanted["speed"] if METRICS[name].derived]
 
+    def ratios(self) -> dict[str, str]:
+        """Return the ratios that are wanted, by the metric that they are of."""
+        return {METRICS[name].ratio_of: name for name in self.work.wanted["speed"] if METRICS[name].ratio_of}
+
     def needs_bound(self) -> bool:
         """Tell whether what is wanted needs the least time of a call."""
         return not BOUNDED.keys().isdisjoint(self.work.wanted["speed"])
@@ -94,7 +121,7 @@ class Member:
     def sampled(self) -> list[str]:
         """Return the metrics to sample: those wanted, and those that others follow from."""
         wanted = [name for name in self.work.wanted["speed"] if METRICS[name].sampled]
-        more = ["latency"] if not PERCENTILES.keys().isdisjoint(self.derived()) else []
+        more = [*self.ratios(), *(["latency"] if not PERCENTILES.keys().isdisjoint(self.derived()) else [])]
         if self.needs_bound() and not wanted and not more:
             more = ["throughput"]
         return list(dict.fromkeys((*wanted, *more)))
@@ -153,6 +180,14 @@ def percentile_value(name: str, latency: Value) -> Value:
         said = f"{len(latency.samples)} samples do not tell it; {PERCENTILE_SAMPLES[share]} would"
         return Value(status="unsupported", reason=said)
     return Value(value=found / 1e9, unit="s", n=len(latency.samples), convention=name.removeprefix("latency_"))
+
+
+def share_cores(members: Sequence[Member]) -> tuple[int, ...]:
+    """Give members that are measured in turn the same cores, which are idle now; return all that are used."""
+    cores = choose_cores(max(member.case.threads or 1 for member in members))
+    for member in members:
+        member.cores = cores[: member.case.threads or 1]
+    return cores
 
 
 # -- sampling ------------------------------------------------------------------------------------------------
@@ -231,22 +266,31 @@ class Sampler:
         """Turn the samples into the metric's value."""
         if self.stop == "died":
             return
-        median = stdlib_statistics.median(self.samples)
-        interval = median_interval(self.samples)
-        batch = self.member.case.batch_size
-        as_value: Callable[[float], float] = lambda ns: ns / 1e9  # noqa: E731
-        if self.metric == "throughput":
-            as_value = lambda ns: batch * self.calls / (ns / 1e9)  # noqa: E731
-        low_high = sorted(map(as_value, interval)) if interval else None
-        value = Value(
-            value=as_value(median),
-            unit=METRICS[self.metric].unit,
-            interval=(low_high[0], low_high[1]) if low_high else None,
-            n=len(self.samples),
-            stop=self.stop,
-            convention={"latency": "synchronised each call", "throughput": "queued calls"}[self.metric],
-            samples=tuple(self.samples),
-            detail={"warm_up": len(self.seen), "calls_per_sample": self.calls},
+        median, interval = stdlib_statistics.median(self.samples), median_interval(self.samples)
+        per_call = (interval[0] / self.calls, interval[1] / self.calls) if interval else None
+        value = timed_value(
+            self.metric, self.member.case.batch_size, median / self.calls, per_call, tuple(self.samples)
         )
+        detail = {"warm_up": len(self.seen), "calls_per_sample": self.calls}
+        value = replace(value, stop=self.stop, detail=detail)
         self.member.timed[self.metric] = value
         self.member.keep(self.phase, {self.metric: value})
+
+
+def timed_value(
+    metric: str, batch: int, call: float, interval: tuple[float, float] | None, samples: tuple[int, ...]
+) -> Value:
+    """Return a sampled metric from the nanoseconds of a call of ``batch`` samples, and their interval."""
+
+    def told(ns: float) -> float:
+        return batch / (ns / 1e9) if METRICS[metric].unit == "1/s" else ns / 1e9
+
+    ends = sorted(map(told, interval)) if interval else None
+    return Value(
+        value=told(call),
+        unit=METRICS[metric].unit,
+        interval=(ends[0], ends[1]) if ends else None,
+        n=len(samples),
+        convention={"latency": "synchronised each call", "throughput": "queued calls"}[metric],
+        samples=samples,
+    )

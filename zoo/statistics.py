@@ -148,6 +148,11 @@ class Ratio:
         return math.log(self.interval[1] / self.interval[0]) / 2
 
     @property
+    def furthest(self) -> float:
+        """The share by which the two differ at most, as far as the interval tells."""
+        return max(self.interval[1], 1 / self.interval[0]) - 1
+
+    @property
     def margin(self) -> float:
         """The share that a difference must pass, where this is the ratio of a thing to itself."""
         return max(LEAST_MARGIN, abs(self.value - 1), abs(1 / self.value - 1))
@@ -166,6 +171,8 @@ class Ratio:
 
 def ratio_of(pairs: Sequence[Sequence[float]], seed: int = 0) -> Ratio:
     """Return the ratio of two from ``pairs`` of fresh processes, each a sequence of ratios, one a round.
+
+    Times of one alone give its own time: what it takes is its ratio to the unit.
 
     A pair's ratio is the median of its rounds, the whole is the geometric mean of its pairs. The intervals are those of
     a hierarchical bootstrap: pairs are drawn again, each with its rounds (Davison and Hinkley, Bootstrap Methods, 1997,

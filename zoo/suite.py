@@ -58,7 +58,11 @@ class ModelEntry(Strict):
 
 
 class Group(Strict):
-    """Models, the axes they are swept over, and what is measured of them."""
+    """Models, the axes they are swept over, and what is measured of them.
+
+    ``baseline`` is one of the models, or an axis with one of its values (``compile: eager``): what is timed is then
+    measured beside it, where all other axes are the same.
+    """
 
     models: Annotated[list[str | ModelEntry], Field(min_length=1)]
     axes: dict[str, list[Scalar]] = {}
@@ -66,6 +70,7 @@ class Group(Strict):
     task: str | None = None
     recipe: str | None = None
     seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    baseline: str | dict[str, Scalar] | None = None
     limits: Limits = Limits()
 
     @field_validator("axes", mode="before")
@@ -265,12 +270,16 @@ def allowed_keys(loc: tuple[Hashable, ...]) -> list[str]:
 
 @dataclass(frozen=True)
 class Planned:
-    """A case to run, with what is wanted of it. ``illegal`` says why the model cannot take it (a row, not a run)."""
+    """A case to run, with what is wanted of it. ``illegal`` says why the model cannot take it (a row, not a run).
+
+    ``baseline`` is the case that it is measured beside, which may be itself.
+    """
 
     case: Case
     metrics: tuple[str, ...]
     limits: Limits
     illegal: str = ""
+    baseline: Case | None = None
 
 
 @dataclass(frozen=True)
@@ -349,7 +358,8 @@ def chosen_models(
     own = group_models(file, registry, index)
     guests = [name for name in choice.added if name not in {spec.name for spec, _ in own}]
     if choice.models:
-        own = [(s, o) for s, o in own if any(fnmatch.fnmatchcase(s.name, m) for m in choice.models)]
+        kept = [*choice.models, baseline_model(file.suite.groups[index])]
+        own = [(s, o) for s, o in own if any(fnmatch.fnmatchcase(s.name, m) for m in kept)]
         guests = substituted(registry, substitutes)
     specs = [registry.model(name) for name in guests]
     return own + [(spec, {}) for spec in specs if not why_not(file, registry, choice, index, spec)]
@@ -392,8 +402,18 @@ def check_metrics(file: SuiteFile, registry: Registry, index: int, group: Group)
             owners = [t.name for t in registry.tasks.values() if name in {m.name for m in t.metrics}]
             hint = [f"{name} is a metric of the task {owners[0]}: name it with task: {owners[0]}"] if owners else []
             raise file.error(("groups", index, "metrics", position), str(UnknownName("metric", name, known, hint)))
+        if group.baseline is None and name in METRICS and METRICS[name].ratio_of:
+            raise file.error(("groups", index, "metrics", position), f"{name} needs a baseline; this group names none")
+    if group.baseline is not None and not any(is_timed(name) for name in group.metrics):
+        timed = ", ".join(name for name in METRICS if is_timed(name))
+        raise file.error(("groups", index, "baseline"), f"nothing is timed beside it; expected a metric of {timed}")
     if group.recipe is not None and task is None:
         raise file.error(("groups", index, "recipe"), "a recipe needs a task; this group names none")
+
+
+def is_timed(metric: str) -> bool:
+    """Tell whether a metric is sampled, or is a ratio of samples."""
+    return metric in METRICS and (METRICS[metric].sampled or bool(METRICS[metric].ratio_of))
 
 
 def group_task(file: SuiteFile, registry: Registry, index: int) -> TaskSpec | None:
@@ -425,22 +445,65 @@ def group_cases(
         where = ("groups", index, "task")
         raise file.error(where, f"model {spec.name} has no adapter for {task.kind}, which the task {task.name} needs")
     axes: dict[str, list[Scalar]] = {"size": [spec.sizes.default], **group.axes, **choice.axes}
-    options = {**own, **(task_options(task, spec) if task else {})}
     for name in axes:
         if name not in FIXED_AXES and name not in spec.knobs:
             known = ", ".join([*FIXED_AXES, *spec.knobs])
             raise file.error((*at, name), f"model {spec.name} lacks the axis {name!r}; its axes: {known}")
-    found = []
+    baseline = group_baseline(file, registry, index, spec, own, axes)
+
+    def case_at(spec: ModelSpec, own: Mapping[str, Scalar], point: Mapping[str, Scalar], seed: int | None) -> Case:
+        options = {**own, **(task_options(task, spec) if task else {})}
+        case = make_case(file, at, spec, point, options, choice.threads)
+        check_layers(file, registry, at, spec, case)
+        trained = {"task": task.name, "recipe": task.recipe(group.recipe).name, "seed": seed} if task else {}
+        return replace(case, **trained)  # type: ignore[arg-type]
+
+    found, metrics = [], chosen_metrics(group, choice)
     seeds: list[int | None] = [*group.seeds] if task else [None]
     for seed in seeds:
         for values in itertools.product(*axes.values()):
             point = dict(zip(axes, values, strict=True))
-            case = make_case(file, at, spec, point, options, choice.threads)
-            check_layers(file, registry, at, spec, case)
-            if task:
-                case = replace(case, task=task.name, recipe=task.recipe(group.recipe).name, seed=seed)
-            found.append(Planned(case, chosen_metrics(group, choice), group.limits, why_illegal(spec, case)))
+            case, beside = case_at(spec, own, point, seed), None
+            if baseline and any(map(is_timed, metrics)):
+                other, options, change = baseline
+                default = {} if "size" in {**group.axes, **choice.axes} else {"size": other.sizes.default}
+                beside = case_at(other, options, {**point, **default, **change}, seed)
+            found.append(Planned(case, metrics, group.limits, why_illegal(spec, case), beside))
     return found
+
+
+def baseline_model(group: Group) -> str:
+    """Return the name of the model that is a group's baseline, empty where it is none."""
+    named = group.baseline.get("model") if isinstance(group.baseline, dict) else group.baseline
+    return str(named or "")
+
+
+def group_baseline(
+    file: SuiteFile,
+    registry: Registry,
+    index: int,
+    spec: ModelSpec,
+    own: Mapping[str, Scalar],
+    axes: Mapping[str, list[Scalar]],
+) -> tuple[ModelSpec, Mapping[str, Scalar], dict[str, Scalar]] | None:
+    """Return what a model of a group is measured beside: a model, its options, and the axis that is another one."""
+    group, where = file.suite.groups[index], ("groups", index, "baseline")
+    if group.baseline is None:
+        return None
+    if name := baseline_model(group):
+        models = group_models(file, registry, index)
+        for other, options in models:
+            if other.name == name:
+                return other, options, {}
+        raise file.error(where, f"{name!r} is none of the group's models: {', '.join(s.name for s, _ in models)}")
+    assert isinstance(group.baseline, dict)
+    if len(group.baseline) != 1:
+        raise file.error(where, "expected one model, or one axis with one of its values")
+    ((axis, value),) = group.baseline.items()
+    if axis not in axes or value not in axes[axis]:
+        known = ", ".join(map(str, axes[axis])) if axis in axes else f"one of the axes {', '.join(axes)}"
+        raise file.error(where, f"{axis}={value} is none of the group's cases; expected {known}")
+    return spec, own, {axis: value}
 
 
 def task_options(task: TaskSpec, spec: ModelSpec) -> dict[str, Scalar]:

@@ -14,13 +14,14 @@ import shutil
 import statistics
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.case import MODES, Case
+from zoo.conditions import MUCH_BUSY, MUCH_STEAL
 from zoo.errors import BadRecords
-from zoo.metrics import CONVENTIONS, CONVERTIBLE, METRICS
+from zoo.metrics import BETWEEN, CONVENTIONS, CONVERTIBLE, METRICS
 from zoo.record import CaseRecord, MachineRecord, Value, gravest
 from zoo.spec import Scalar, Size
 
@@ -61,6 +62,7 @@ class Entry:
     environment: str
     machine: MachineRecord | None
     order: int
+    conditions: Mapping[str, Any] = field(default_factory=dict)
     stale: bool = False
 
 
@@ -120,7 +122,9 @@ def entries(record: CaseRecord, machines: Mapping[str, MachineRecord], order: in
     """Return the values of a record, each with where it came from."""
     machine = machines.get(record.environment)
     return {
-        name: Entry(value, record.case, record.time, record.fingerprint, record.environment, machine, order)
+        name: Entry(
+            value, record.case, record.time, record.fingerprint, record.environment, machine, order, record.conditions
+        )
         for name, value in record.metrics.items()
     }
 
@@ -298,11 +302,11 @@ def sort_rows(found: Sequence[Row], axes: Sequence[str]) -> list[Row]:
 
 def check_column(name: str, found: Sequence[Row]) -> None:
     """Raise BadRecords when the values of a metric differ in convention or unit."""
-    for what, field in (("conventions", "convention"), ("units", "unit")):
+    for what, attribute in (("conventions", "convention"), ("units", "unit")):
         seen: dict[str, list[str]] = {}
         for row in found:
             if name in row.values and row.values[name].value.status == "ok":
-                seen.setdefault(getattr(row.values[name].value, field) or "not stated", []).append(row.name)
+                seen.setdefault(getattr(row.values[name].value, attribute) or "not stated", []).append(row.name)
         if len(seen) > 1:
             sides = " and ".join(f"{text!r} ({listed(cells)})" for text, cells in seen.items())
             raise BadRecords(f"{name} would mix {what}: {sides}; choose one with where, or run the others again")
@@ -421,7 +425,8 @@ def value_text(value: Value, scale: Scale | None, scales: Sequence[Scale]) -> tu
         text, widened = (str(value.value) if exact else number_text(x)), False
     else:
         text, widened = interval_text(x, value.interval[0] / unit.factor, value.interval[1] / unit.factor)
-    return (text if scale or not unit.label else f"{text} {unit.label}"), widened
+    text = text if scale or not unit.label else f"{text} {unit.label}"
+    return " ".join(filter(None, [text, value.detail.get("verdict", "")])), widened
 
 
 def clean(text: str) -> str:
@@ -663,6 +668,7 @@ def closing_lines(
     """Yield what the intervals are, the marks, the date, and the command."""
     for metric in metrics:
         yield from interval_lines(metric, [row.values[metric].value for row in found if metric in row.values])
+    yield from condition_lines(found, metrics)
     if widened:
         yield "An interval narrower than the last digit is printed as one unit of that digit."
     if any(e.stale for e in used):
@@ -684,8 +690,30 @@ def interval_lines(name: str, values: Sequence[Value]) -> Iterator[str]:
         yield f"{metric_title(name)}: {', '.join(parts)}."
 
 
+def condition_lines(found: Sequence[Row], metrics: Sequence[str]) -> Iterator[str]:
+    """Yield what a case differed from itself while these were timed, and which of them others disturbed."""
+    timed = [(row.name, e.conditions) for row in found for m, e in row.values.items() if m in metrics and e.conditions]
+    noise = sorted({round(c["noise"], 3) for _, c in timed if "noise" in c})
+    if noise:
+        several = f"{noise[0]:.1%} to " if noise[0] != noise[-1] else ""
+        yield f"The same case, timed beside itself, differs by at most {several}{noise[-1]:.1%}."
+    disturbed = {name: c["others"] for name, c in timed if c.get("others", 0) > MUCH_BUSY}
+    if disturbed:
+        most = max(disturbed.values())
+        yield f"Timed while other processes kept up to {most:.1f} cores busy: {listed([*disturbed])}."
+    stolen = {name: c["steal"] for name, c in timed if c.get("steal", 0) > MUCH_STEAL}
+    if stolen:
+        yield f"Timed while the host took up to {max(stolen.values()):.0%} of the cores' time: {listed([*stolen])}."
+
+
 def interval_words(name: str, values: Sequence[Value]) -> str:
     """Name the intervals of a metric; Wilson's is recognised by its numbers, for a record does not name it."""
+    processes = sorted({v.detail.get("processes", 1) for v in values if v.interval})
+    if processes and processes[0] > 1:
+        several = f"{processes[0]} to " if processes[0] != processes[-1] else ""
+        return f"95 % interval of the {BETWEEN} ({several}{processes[-1]})"
+    if processes and processes[-1] > 1:
+        return f"95 % interval of the {METRICS[name].interval}, or of the {BETWEEN} where there is a baseline"
     if name in METRICS and METRICS[name].interval:
         return f"95 % interval of the {METRICS[name].interval}"
     return "95 % Wilson interval" if all(is_wilson(v) for v in values if v.interval) else "95 % interval"
@@ -813,6 +841,8 @@ def csv_notes(table: Table, row: Sequence[Cell]) -> str:
         texts += [f"{column.name}: {table.notes[n - 1]}" for n in cell.notes]
         if cell.entry and cell.entry.stale:
             texts.append(f"{column.name}: stale")
+        if cell.entry and "verdict" in cell.entry.value.detail:
+            texts.append(f"{column.name}: {cell.entry.value.detail['verdict']}")
     return "; ".join(texts)
 
 

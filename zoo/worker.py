@@ -6,6 +6,7 @@ Every message is one packet of JSON on a socket of its own; what a model prints 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import socket
 import sys
@@ -122,6 +123,8 @@ class Job:
             raise memory.Unmeasurable("peak memory is measured with glibc's allocator, which this system lacks")
         if command["memory"] and case.device != "cuda":
             limit_memory(command["memory"])
+        if command["cores"]:
+            os.sched_setaffinity(0, command["cores"])
         torch.set_num_threads(case.threads or 1)
         torch.set_float32_matmul_precision("highest")
         torch.backends.cudnn.allow_tf32 = False

@@ -18,11 +18,15 @@ PHASES: tuple[Phase, ...] = ("static", "memory", "speed", "task")
 
 @dataclass(frozen=True)
 class HarnessMetric(Metric):
-    """A metric that the harness takes of any model."""
+    """A metric that the harness takes of any model.
+
+    It is ``sampled``, or ``derived`` from one that is, or, with ``ratio_of``, its ratio to the group's baseline.
+    """
 
     phase: Phase = "static"
     sampled: bool = False
     derived: bool = False
+    ratio_of: str = ""
     title: str = ""
 
 
@@ -47,6 +51,9 @@ CONVENTIONS = {
     "cuda allocator": "the most that torch held at once",
     "synchronised each call": "one call, waited for",
     "queued calls": "calls queued one after the other",
+    "beside the baseline": "to the group's baseline, side by side in sets of fresh processes; the baseline's own row "
+    "says what it differs from itself, which is no difference",
+    "after the baseline": "to the group's baseline, one after the other as they do not fit in memory together",
     "fused bound": "least time of its products, norms and reductions, each reading and writing memory once, on what "
     "this machine did at most in a matrix product and a copy; over the time that it takes",
     "measured ceiling": "FLOPs of products and transforms a second, over what this machine did at most in a product",
@@ -58,6 +65,9 @@ CONVENTIONS = {
 # Those of them that a count can be told in.
 Convention = Literal["mac", "flop", "flop+elementwise", "detr2020", "fvcore"]
 CONVERTIBLE: tuple[Convention, ...] = get_args(Convention)
+
+# What the interval of a number is of that several processes gave.
+BETWEEN = "mean over fresh processes"
 
 METRICS: dict[str, HarnessMetric] = {
     m.name: m
@@ -77,6 +87,10 @@ METRICS: dict[str, HarnessMetric] = {
         ),
         HarnessMetric(
             "throughput", "1/s", True, "median within one process", phase="speed", sampled=True, title="Throughput"
+        ),
+        HarnessMetric("latency_ratio", "1", False, BETWEEN, phase="speed", ratio_of="latency", title="Latency ratio"),
+        HarnessMetric(
+            "throughput_ratio", "1", True, BETWEEN, phase="speed", ratio_of="throughput", title="Throughput ratio"
         ),
         HarnessMetric("compile_time", "s", phase="speed", title="Compile time"),
         HarnessMetric("latency_p90", "s", phase="speed", derived=True, title="Latency, p90"),
