@@ -96,12 +96,13 @@ def meddler(size): return Meddler()
 def crasher(size): return Crasher()
 def wrong(size): return Wrong()
 def healthy(size): return Model()
+def again(size): return Model()
 def no_module(size): return 3
 
 @hookimpl
 def zoo_models():
     for build in (
-        exits, exits_on_meta, greedy, sleeper, parent, daemon, printer, meddler, crasher, wrong, healthy,
+        exits, exits_on_meta, greedy, sleeper, parent, daemon, printer, meddler, crasher, wrong, healthy, again,
         no_module,
     ):
         yield ModelSpec(build.__name__, build=build, **image_classifier(default=32))
@@ -503,6 +504,81 @@ def test_a_size_that_is_not_legal_is_a_row_of_the_largest_batch_too(suite_file, 
     assert found["32px"].status == "ok"
     assert found["33px"].status == "unsupported"
     assert "multiple" in found["33px"].reason
+
+
+# -- beside a baseline ---------------------------------------------------------------------------------------
+
+BESIDE = """
+schema: 1
+groups:
+  - models: [healthy, crasher, again]
+    axes: {size: 32, threads: 1}
+    metrics: [macs, latency, latency_ratio]
+    baseline: BASELINE
+    limits: {time: 8, memory: 1 GiB}
+"""
+
+
+@pytest.fixture
+def run_beside(tmp_path):
+    """Time three models beside one of them; return the exit code, the results, and the values by model and metric."""
+
+    def run(baseline: str, *more: str):
+        (tmp_path / "hostile.py").write_text(HOSTILE.format(mark="zoo-test"))
+        (tmp_path / "beside.yaml").write_text(BESIDE.replace("BASELINE", baseline))
+        command = [sys.executable, "-m", "zoo.cli", "run", "beside.yaml", "--plugin", "hostile.py", *more]
+        command += ["--models", "healthy,crasher,again"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False)
+        assert "Traceback" not in done.stderr, done.stderr
+        results = store.load(tmp_path / "runs" / "beside")
+        found = {(r.case.model, m): value for r in results.records for m, value in r.metrics.items()}
+        return done, results, found
+
+    return run
+
+
+def test_cases_are_timed_beside_their_baseline_and_one_that_dies_spoils_nothing(run_beside, tmp_path):
+    done, results, found = run_beside("healthy")
+    assert done.returncode == 1
+    assert found["crasher", "latency"].status == found["crasher", "latency_ratio"].status == "killed"
+    ratio, latency = found["again", "latency_ratio"], found["again", "latency"]
+    assert ratio.interval[0] <= ratio.value <= ratio.interval[1]
+    assert ratio.detail["processes"] == latency.detail["processes"] >= 5
+    assert ratio.detail["baseline"].startswith("healthy ")
+    assert found["healthy", "latency_ratio"].detail["verdict"] == "baseline"
+    # The baseline beside itself, and the other beside it, with the rounds of all three.
+    assert [(c.a.model, c.b.model) for c in results.comparisons] == [("healthy", "healthy"), ("healthy", "again")]
+    told = results.comparisons[1]
+    assert (told.ratio, told.verdict, told.margin) == (ratio.value, ratio.detail["verdict"], ratio.detail["margin"])
+    assert {len(of_set) for of_set in told.samples} == {3}
+    timed = [r for r in results.records if "latency" in r.metrics and r.status == "ok"]
+    assert all({"cores", "noise", "others", "steal", "load"} <= set(r.conditions) for r in timed)
+    # Kept, and run again: what died is tried once more, and its baseline with it.
+    again, _, _ = run_beside("healthy")
+    assert "2 cases to run, 1 skipped" in again.stderr
+    assert "crasher is measured beside it" in again.stderr
+
+
+def test_without_its_baseline_a_case_is_timed_alone_and_has_no_ratio(run_beside):
+    _, results, found = run_beside("crasher")
+    assert found["healthy", "latency"].status == found["again", "latency"].status == "ok"
+    assert "processes" not in found["healthy", "latency"].detail
+    assert found["healthy", "latency_ratio"].status == "unsupported"
+    assert "its baseline has no time" in found["healthy", "latency_ratio"].reason
+    assert "signal 11" in found["healthy", "latency_ratio"].reason
+    # With no baseline to tell it, the first that was timed says what it differs from itself.
+    assert [(c.a.model, c.b.model) for c in results.comparisons] == [("healthy", "healthy")]
+
+
+def test_a_run_that_stops_in_time_goes_on_where_it_left_off(suite_file, tmp_path, zoo):
+    group = "{models: [vit_nano], axes: {batch_size: [1, 2, 3], threads: 1}, metrics: [latency]}"
+    path = suite_file(f"schema: 1\ngroups:\n  - {group}\n")
+    first = zoo("run", str(path), "--stop-after", "0.001")
+    assert first.returncode == 0
+    assert "2 cases are left for want of time; the same command goes on" in first.stderr
+    second = zoo("run", str(path))
+    assert "2 cases to run, 1 skipped" in second.stderr
+    assert "left for want of time" not in second.stderr
 
 
 COMPILED = """

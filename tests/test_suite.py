@@ -36,7 +36,7 @@ MISTAKES = {
     "unknown key": (
         GOOD.replace("metrics:", "metrix:"),
         7,
-        "groups[0].metrix: unknown key; expected one of axes, limits",
+        "groups[0].metrix: unknown key; expected one of axes, baseline, limits",
     ),
     "unknown key at the top": ("schema: 1\ngroop: []\n", 2, "groop: unknown key; expected one of groups"),
     "missing key": ("schema: 1\n", 1, "groups: this key is missing"),
@@ -107,6 +107,28 @@ MISTAKES = {
     ),
     "time that is true": (GOOD + "        limits: {time: yes}\n", 8, "groups[0].limits.time"),
     "time without end": (GOOD + "        limits: {time: 1e9}\n", 8, "groups[0].limits.time"),
+    "baseline that is no model of the group": (
+        GOOD.replace("macs", "latency") + "        baseline: vit_b16\n",
+        8,
+        "groups[0].baseline: 'vit_b16' is none of the group's models: vit_nano, mixer_s32, mixer_s16",
+    ),
+    "baseline off the axis": (
+        GOOD.replace("macs", "latency") + "        baseline: {batch_size: 4}\n",
+        8,
+        "groups[0].baseline: batch_size=4 is none of the group's cases; expected 1, 8",
+    ),
+    "baseline of two axes": (
+        GOOD.replace("macs", "latency") + "        baseline: {batch_size: 1, size: 32}\n",
+        8,
+        "groups[0].baseline: expected one model, or one axis with one of its values",
+    ),
+    "baseline of an axis that is not swept": (
+        GOOD.replace("macs", "latency") + "        baseline: {compile: eager}\n",
+        8,
+        "compile=eager is none of the group's cases; expected one of the axes size, batch_size",
+    ),
+    "baseline with nothing to time": (GOOD + "        baseline: vit_nano\n", 8, "nothing is timed beside it"),
+    "ratio to nothing": (GOOD.replace("macs", "latency_ratio"), 7, "latency_ratio needs a baseline"),
     "alias bomb of the wrong kind": ("schema: &a 1\ngroups: *b\n", 2, "not valid YAML"),
 }
 
@@ -194,6 +216,41 @@ def test_axes_may_be_given_other_values(suite_file, registry):
     assert [(i.case.size, i.case.batch_size) for i in found] == [("48px", 2)]
 
 
+def beside(found):
+    """Return what each case is measured beside, both by model and the axes that vary."""
+    return {
+        tuple((c.model, c.size, c.batch_size, c.compile) for c in (item.case, item.baseline) if c) for item in found
+    }
+
+
+def test_each_case_is_measured_beside_the_baseline_at_the_same_point(suite_file, registry):
+    text = GOOD.replace("mixer_s*", "mixer_s16").replace("macs", "latency") + "        baseline: vit_nano\n"
+    points = [(size, batch, None) for size in ("32px", "64px") for batch in (1, 8)]
+    expected = {((model, *p), ("vit_nano", *p)) for model in ("vit_nano", "mixer_s16") for p in points}
+    assert beside(cases(suite_file(text), registry)) == expected
+
+
+def test_models_of_other_default_sizes_are_measured_beside_the_baselines_default(suite_file, registry):
+    group = "{models: [vit_nano, fnet_nano], metrics: [latency], baseline: {model: vit_nano}}"
+    found = cases(suite_file(f"schema: 1\ngroups:\n  - {group}\n"), registry)
+    assert {(a[0], b[:2]) for a, b in beside(found)} == {(m, ("vit_nano", "32px")) for m in ("vit_nano", "fnet_nano")}
+
+
+def test_an_axis_may_be_the_baseline(suite_file, registry):
+    group = "{models: [vit_nano], axes: {size: [32, 64], compile: [eager, default]}, metrics: [latency], "
+    found = cases(suite_file(f"schema: 1\ngroups:\n  - {group}baseline: {{compile: eager}}}}\n"), registry)
+    expected = {(("vit_nano", s, 1, c), ("vit_nano", s, 1, None)) for s in ("32px", "64px") for c in (None, "default")}
+    assert beside(found) == expected
+
+
+def test_a_narrowed_suite_keeps_its_baseline(suite_file, registry):
+    text = GOOD.replace("macs", "latency") + "        baseline: vit_nano\n"
+    narrowed = cases(suite_file(text), registry, models=("mixer_s16",))
+    assert {item.case.model for item in narrowed} == {"vit_nano", "mixer_s16"}
+    counted = cases(suite_file(text), registry, metrics=("params",))
+    assert {item.baseline for item in counted} == {None}
+
+
 @pytest.mark.parametrize("name", sorted(suites()))
 def test_shipped_suites_expand(name, registry):
     found = expand(read_suite(name), registry, Choice())
@@ -218,6 +275,7 @@ groups = st.fixed_dictionaries(
         "task": names,
         "recipe": names,
         "seeds": st.lists(st.integers(0, 9), min_size=1, max_size=2),
+        "baseline": st.one_of(names, st.dictionaries(names, plain, min_size=1, max_size=1)),
         "limits": st.fixed_dictionaries(
             {"time": st.floats(1, 1e5), "memory": st.sampled_from([123, "4 GiB", "1.5 MB"])}
         ),

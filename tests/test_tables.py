@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -57,6 +58,49 @@ def printed(*records: CaseRecord, columns: str = "model size params macs latency
 def only(*records: CaseRecord) -> Row:
     (row,) = rows(results(*records))
     return row
+
+
+# -- what was timed beside a baseline ------------------------------------------------------------------------
+
+
+def beside(model: str, ratio: float, verdict: str, **conditions: float) -> CaseRecord:
+    """Return the record of a case that was timed beside another, in eight sets of processes."""
+    half = 0.01 * ratio
+    detail = {"verdict": verdict, "processes": 8}
+    value = Value(value=ratio, interval=(ratio - half, ratio + half), convention="beside the baseline", detail=detail)
+    latency = Value(value=0.1 * ratio, unit="s", interval=(0.09 * ratio, 0.11 * ratio), n=99, detail={"processes": 8})
+    made = timed(model)
+    return replace(made, metrics={"latency": latency, "latency_ratio": value}, conditions=conditions)
+
+
+def test_a_ratio_is_printed_with_its_verdict_and_what_the_baseline_differs_from_itself() -> None:
+    found = [beside("vit_s16", 1.002, "baseline", noise=0.012), beside("swin_t", 1.5, "slower", noise=0.012)]
+    text = printed(*found, columns="model latency latency_ratio")
+    assert "1.002 ± 0.010 baseline" in text
+    assert "slower" in text
+    assert "Latency ratio: to the group's baseline, side by side" in text
+    assert "Latency: 95 % interval of the mean over fresh processes (8), n = 99." in text
+    assert "The same case, timed beside itself, differs by at most 1.2%." in text
+    assert "other processes" not in text
+
+
+def test_a_number_that_others_disturbed_says_so() -> None:
+    text = printed(beside("vit_s16", 1.0, "baseline", others=1.24, steal=0.051), columns="model latency")
+    assert "Timed while other processes kept up to 1.2 cores busy: vit_s16 224px xeon-2core." in text
+    assert "Timed while the host took up to 5% of the cores' time: vit_s16 224px xeon-2core." in text
+
+
+def test_a_column_of_times_with_and_without_a_baseline_says_what_both_intervals_are() -> None:
+    alone = timed("vit_b16")
+    text = printed(alone, beside("vit_s16", 1.0, "baseline"), columns="model latency")
+    words = "of the median within one process, or of the mean over fresh processes where there is a baseline"
+    assert words in " ".join(text.split())
+
+
+def test_csv_tells_the_verdict_among_the_notes() -> None:
+    spec = TableSpec(title="T", columns=["model", "latency_ratio"])
+    made = make_table(spec, rows(results(beside("swin_t", 1.5, "slower"))))
+    assert "latency_ratio: slower" in render(made, "csv")
 
 
 # -- rows ----------------------------------------------------------------------------------------------------

@@ -523,6 +523,12 @@ def read_bytes(text: str | None) -> int | None:
 @click.option("--dry-run", is_flag=True, help="Show the cases, what is skipped, and the predicted time and memory.")
 @click.option("--retry", is_flag=True, help="Run again what was out of memory or time.")
 @click.option("--fresh", is_flag=True, help="Measure again what is kept.")
+@click.option(
+    "--stop-after",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Begin no case that would not end by then, as long as the longest so far; the same command goes on.",
+)
 @plugin_option
 def run(
     suite: str,
@@ -534,13 +540,14 @@ def run(
     dry_run: bool,
     retry: bool,
     fresh: bool,
+    stop_after: float | None,
     plugins: tuple[str, ...],
 ) -> None:
     """Run SUITE, a name or a YAML file, then print and save its tables. What is kept is not measured again."""
     from zoo import progress, report, runner
 
     axes = parse_settings(settings) | ({"device": [device]} if device else {})
-    request = runner.Request(suite, split(models), axes, split(metrics), plugins, out, retry, fresh)
+    request = runner.Request(suite, split(models), axes, split(metrics), plugins, out, retry, fresh, stop_after)
     if dry_run:
         print_dry_run(request)
         return
@@ -551,6 +558,8 @@ def run(
     written = made.write()
     if written:
         click.echo(f"saved: {', '.join(map(str, written))}", err=True)
+    if outcome.left:
+        click.echo(f"zoo: {outcome.left} cases are left for want of time; the same command goes on", err=True)
     if outcome.failed:
         click.echo(f"zoo: {len(outcome.failed)} records ended in error, killed or diverged", err=True)
         sys.exit(EXIT_FAILED)

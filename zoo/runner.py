@@ -38,9 +38,19 @@ MEMORY_SHARE = 0.9
 PREDICTED, LARGEST = "peak_memory_predicted", "largest_batch"
 # Batches to try: the predicted one, then shares of it, larger ones while they fit and smaller ones until one does.
 LARGER, SMALLER = (1.05, 1.1), (0.95, 0.85)
-# Seconds that each case of a block may be timed for beside its baseline, and how a run finds out its own noise.
+# Seconds that each case of a block may be timed for beside its baseline, or a quarter of its limit.
 BESIDE_SECONDS = 20.0
+# How a run finds out what a case differs from itself, and the longest call that it does so for, in seconds.
+QUICK = 1.0
 NOISE = Effort(target=math.inf, budget=6.0, processes=3, rounds=4, turn=0.02)
+
+
+def is_quick(member: Member) -> bool:
+    """Tell whether a case that was timed can be timed beside itself in seconds: its calls are short, and eager."""
+    timed = next(iter(member.timed.values()))
+    assert timed.value is not None
+    seconds = member.case.batch_size / timed.value if timed.unit == "1/s" else timed.value
+    return member.case.compile is None and seconds <= QUICK
 
 
 def follows(metric: str) -> bool:
@@ -82,6 +92,10 @@ class Session:
                 self.run_beside(members[0], active)
             elif active:
                 self.run_phase(active, phase)
+            for m in (m for m in active if phase == "speed" and m.timed):
+                if not self.room and is_quick(m):
+                    self.noise(m)
+                m.conditions = {**self.room, **m.conditions}
             for m in members:
                 if phase == "memory" and LARGEST in m.work.wanted[phase] and not m.work.planned.illegal:
                     m.keep(phase, {LARGEST: self.largest_batch(m)})
@@ -143,7 +157,7 @@ class Session:
             if phase == "speed":
                 for m in alive:
                     m.derive()
-                    m.conditions = m.conditions or {**watch.seen(), **self.room}
+                    m.conditions = m.conditions or watch.seen()
         finally:
             for m in members:
                 m.stop()
@@ -164,7 +178,8 @@ class Session:
     def beside(self, members: Sequence[Member], metric: str) -> None:
         """Sample a metric of members in turn; a failure is kept by who failed."""
         try:
-            found = contest(members, metric, self.pool, Effort(budget=BESIDE_SECONDS * len(members)), self.on_progress)
+            seconds = min(BESIDE_SECONDS, members[0].work.planned.limits.time / 4)
+            found = contest(members, metric, self.pool, Effort(budget=seconds * len(members)), self.on_progress)
         except Failed as failed:
             if not any(failed.member is m for m in members):  # the baseline's double
                 members[0].fail("speed", failed)
@@ -174,21 +189,20 @@ class Session:
             record = comparison_record(found, index or copy, metric)
             self.keep(self.stamped(replace(record, samples=found.round_medians(index or copy))))
             value, member.conditions = found.value(index, metric), record.conditions
+            self.room = self.room or {"noise": record.conditions["noise"]}
             member.timed[metric] = value
             member.keep("speed", {metric: value})
             if metric in member.ratios():
                 member.keep("speed", {member.ratios()[metric]: ratio_value(record, is_baseline=index == 0)})
 
-    def noise(self, work: Work) -> None:
-        """Keep what a case differs from itself, side by side: the room that each number of this run has."""
-        member = self.member(work)
-        metric = next(iter(member.sampled()), "latency")
-        alone = replace(member, work=replace(work, wanted={**dict.fromkeys(PHASES, ()), "speed": (metric,)}))
+    def noise(self, member: Member) -> None:
+        """Keep what a case that was timed differs from itself: the room that each number of this run has."""
+        metric = next(iter(member.timed))
         try:
-            record = comparison_record(contest([alone], metric, self.pool, NOISE, self.on_progress), 1, metric)
-            self.room = {"noise": record.conditions["noise"]}
+            record = comparison_record(contest([member.again()], metric, self.pool, NOISE, self.on_progress), 1, metric)
         except Died as died:
             record = ComparisonRecord(member.case, member.case, metric, status=died.status, reason=died.reason)
+        self.room = {"noise": record.conditions["noise"]} if record.status == "ok" else {"noise": None}
         self.keep(self.stamped(record))
 
     def largest_batch(self, member: Member) -> Value:
@@ -324,11 +338,12 @@ def now() -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run did."""
+    """What a run did; ``left`` is how many cases it did not begin, for want of time."""
 
     plan: Plan
     folder: Path
     records: tuple[CaseRecord, ...]
+    left: int = 0
 
     @property
     def failed(self) -> list[CaseRecord]:
@@ -341,7 +356,8 @@ class Request:
     """What is asked for: a suite (a name, or a YAML path), narrowed or changed, and what to do with what is kept.
 
     ``models`` and ``metrics`` narrow it, ``axes`` gives axes other values, ``plugins`` are single files that take part,
-    ``retry`` runs again what was out of memory or time, ``fresh`` measures again what is kept.
+    ``retry`` runs again what was out of memory or time, ``fresh`` measures again what is kept. What would not end
+    within ``stop_after`` seconds, were it as long as the longest so far, is left for the next run.
     """
 
     suite: str
@@ -352,6 +368,7 @@ class Request:
     out: str | Path = "runs"
     retry: bool = False
     fresh: bool = False
+    stop_after: float | None = None
 
     def __post_init__(self) -> None:
         """Take one value for a list of one."""
@@ -374,7 +391,9 @@ def run_request(request: Request, reporter: Reporter) -> Outcome:
         prints = Prints(registry, store.machine)
         plan = make_plan(file, items, store, prints, request.retry, request.fresh)
         reporter.planned(plan)
-        return Outcome(plan, store.folder, tuple(execute(plan, prints, store, reporter)))
+        done = list(execute(plan, prints, store, reporter, request.stop_after))
+        left = len(plan.work) - len({work.planned.case.id for work, _ in done})
+        return Outcome(plan, store.folder, tuple(record for _, record in done), left)
 
 
 def look_ahead(request: Request) -> tuple[Plan, Registry, Store]:
@@ -441,8 +460,10 @@ def one_case(versus: Versus, registry: Registry, name: str) -> Planned:
     return found[0]
 
 
-def execute(plan: Plan, prints: Prints, store: Store, reporter: Reporter) -> Iterator[CaseRecord]:
-    """Measure what a plan holds, writing each record as soon as it is there."""
+def execute(
+    plan: Plan, prints: Prints, store: Store, reporter: Reporter, stop_after: float | None = None
+) -> Iterator[tuple[Work, CaseRecord]]:
+    """Measure what a plan holds, writing each record as soon as it is there; all of it, or as much as time allows."""
     if not plan.work:
         return
     device = plan.work[0].planned.case.device or "cpu"
@@ -452,39 +473,36 @@ def execute(plan: Plan, prints: Prints, store: Store, reporter: Reporter) -> Ite
     session = Session(
         prints.registry, prints, on_progress=reporter.progress, environment_id=machine.id, keep=store.append
     )
-    number = 1
+    number, began, longest = 1, time.monotonic(), 0.0
     with contextlib.closing(session.pool), contextlib.closing(runs(session, plan.work)) as started:
         for works, found in started:
+            begins = time.monotonic()
+            if stop_after is not None and begins - began + longest > stop_after:
+                return
             reporter.started(number, works[0])
             records: dict[str, list[CaseRecord]] = {work.planned.case.id: [] for work in works}
             for work, record in found:
                 store.append(record)
                 records[work.planned.case.id].append(record)
-                yield record
+                yield work, record
             for work in works:
                 mine = records[work.planned.case.id]
                 reporter.finished(number, work, mine, sum(record.seconds or 0.0 for record in mine))
                 number += 1
+            longest = max(longest, time.monotonic() - begins)
 
 
 Found = Iterable[tuple[Work, CaseRecord]]
 
 
 def runs(session: Session, works: Sequence[Work]) -> Generator[tuple[Sequence[Work], Found]]:
-    """Yield blocks of cases with their records, in order: what is measured in turn, what nothing disturbs at once.
-
-    What one of the timed cases differs from itself is measured before them, where no baseline tells it.
-    """
-    known = any(work.planned.baseline for work in works)
+    """Yield blocks of cases with their records, in order: what is measured in turn, what nothing disturbs at once."""
     for quiet, group in itertools.groupby(works, needs_quiet):
         if not quiet:
             yield from at_once(session, list(group))
             continue
         for _, block in itertools.groupby(group, lambda work: work.block):
             together = list(block)
-            if not known and together[0].wanted["speed"] and not together[0].planned.illegal:
-                session.noise(together[0])
-                known = True
             yield together, session.run_block(together)
 
 
