@@ -95,6 +95,23 @@ def printer(size): return Printer()
 def meddler(size): return Meddler()
 def crasher(size): return Crasher()
 def wrong(size): return Wrong()
+class Leaker(Model):
+    kept = []
+
+    def misbehave(self):
+        self.kept.append(torch.ones(1 << 25))
+
+class Setter(Model):
+    def misbehave(self):
+        torch.set_num_threads(7)
+        torch.set_default_dtype(torch.float64)
+        torch.use_deterministic_algorithms(True)
+        torch.set_grad_enabled(True)
+        os.environ["OMP_NUM_THREADS"] = "7"
+        os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})
+
+def leaker(size): return Leaker()
+def setter(size): return Setter()
 def healthy(size): return Model()
 def again(size): return Model()
 def no_module(size): return 3
@@ -102,8 +119,8 @@ def no_module(size): return 3
 @hookimpl
 def zoo_models():
     for build in (
-        exits, exits_on_meta, greedy, sleeper, parent, daemon, printer, meddler, crasher, wrong, healthy, again,
-        no_module,
+        leaker, setter, exits, exits_on_meta, greedy, sleeper, parent, daemon, printer, meddler, crasher, wrong,
+        healthy, again, no_module,
     ):
         yield ModelSpec(build.__name__, build=build, **image_classifier(default=32))
 """
@@ -186,6 +203,18 @@ def test_every_misbehaviour_is_a_row_and_the_run_goes_on(run_hostile):
     assert "expected an nn.Module" in reason["no_module", "params"]
     assert [status["healthy", m] for m in ("params", "macs", "latency")] == ["ok", "ok", "ok"]
     assert '"ready"' not in done.stdout
+
+
+def test_a_model_that_leaks_or_changes_settings_changes_nothing_for_the_next(run_hostile):
+    done, found = run_hostile("leaker", "setter", "healthy", time=20)
+    assert done.returncode == 0
+    # An eighth of a gibibyte a call.
+    assert found["leaker", "latency"].status == "oom"
+    assert found["setter", "latency"].status == "ok"
+    _, alone = run_hostile("healthy", time=20)
+    for metric in ("params", "macs"):
+        assert found["healthy", metric].value == alone["healthy", metric].value
+    assert found["healthy", "latency"].status == "ok"
 
 
 def test_model_that_sleeps_for_ever_times_out(run_hostile):
