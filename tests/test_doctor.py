@@ -13,6 +13,7 @@ import pytest
 
 from zoo import doctor
 from zoo.doctor import Finding, System
+from zoo.metrics import energy
 from zoo.nvml import Gpu
 
 VERSIONS = {"torch": "2.15.0", "torchvision": "0.30.0", "timm": "1.0.31", "numpy": "2.3.0"}
@@ -69,7 +70,12 @@ def machine(tmp_path: Path) -> Machine:
         folder = tmp_path / f"sys/devices/system/cpu/cpu{cpu}/cpufreq"
         folder.mkdir(parents=True)
         (folder / "scaling_governor").write_text("performance\n")
+    package = tmp_path / energy.POWERCAP / "intel-rapl:0"
+    package.mkdir(parents=True)
+    for name, text in {"name": "package-0", "max_energy_range_uj": "262143328850", "energy_uj": "1"}.items():
+        (package / name).write_text(f"{text}\n")
     answers = {"nvmlDeviceGetComputeRunningProcesses": [], "nvmlDeviceGetCurrentClocksEventReasons": 0x1}
+    answers["nvmlDeviceGetTotalEnergyConsumption"] = 1
     return Machine(tmp_path, {}, 2, VERSIONS, Gpu.open(library=driver(**answers)), 0.01)
 
 
@@ -79,7 +85,7 @@ def findings(system: System) -> list[Finding]:
 
 
 def test_a_healthy_machine_has_no_finding(machine: Machine) -> None:
-    assert [found.status for found in doctor.diagnose(machine)] == ["ok"] * 10
+    assert [found.status for found in doctor.diagnose(machine)] == ["ok"] * 12
 
 
 def only(machine: System, check: str) -> Finding:
@@ -121,6 +127,17 @@ def test_a_driver_that_refuses_is_unknown_and_not_fine(machine: Machine) -> None
     said = {found.check: found.status for found in doctor.diagnose(system)}
     assert (said["GPU processes"], said["GPU clock"]) == ("unknown", "unknown")
     assert replace(machine, gpu=None).gpu is None
+
+
+def test_energy_that_cannot_be_read_is_unknown_with_what_would_help(machine: Machine) -> None:
+    (machine.root / energy.POWERCAP / "intel-rapl:0/name").write_text("psys\n")
+    system = replace(machine, gpu=Gpu.open(library=driver()))
+    found = {f.check: f for f in doctor.diagnose(system) if f.check.startswith("energy")}
+    assert {f.status for f in found.values()} == {"unknown"}
+    assert "no counter of a processor's energy" in found["energy, processor"].found
+    assert found["energy, processor"].cure.endswith("sudo modprobe intel_rapl_msr")
+    assert "Volta" in found["energy, GPU"].cure
+    assert findings(system) == []
 
 
 def test_a_torch_whose_counter_is_wrong(machine: Machine) -> None:

@@ -26,6 +26,7 @@ suite
 record
 store
 environment conditions nvml
+metrics.energy
 doctor
 statistics
 metrics.formulas metrics.operators metrics.meta metrics.handles

@@ -78,7 +78,7 @@ def test_a_size_that_a_model_cannot_take_has_no_mark() -> None:
 def test_an_interval_is_a_bar() -> None:
     chart = drawn(timed("a", "224px", seconds(0.01, (0.009, 0.011))), timed("a", "384px", seconds(0.02)))
     assert layers(chart, "rule")[0]["data"]["values"][0]["high"] == pytest.approx(11)
-    assert "bars: 95 % interval of the median" in chart["title"]["subtitle"]
+    assert "bars: 95 % interval of the median within one process" in chart["title"]["subtitle"]
 
 
 def test_another_axis_that_varies_is_named_beside_the_line() -> None:

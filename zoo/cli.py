@@ -689,7 +689,7 @@ def doctor(as_json: bool) -> None:
     marks = {"ok": "ok", "finding": "!!", "unknown": "?"}
     print_columns([(marks[f.status], f.check, f.found) for f in found])
     for f in found:
-        if f.status == "finding":
+        if f.cure:
             click.echo(f"\n{f.check}: {f.cure}\n  see it gone: {f.seen}")
 
 

@@ -15,6 +15,7 @@ from typing import Literal
 
 from zoo import environment
 from zoo.conditions import MUCH_BUSY, MUCH_STEAL, WORKING, read_ticks
+from zoo.metrics import energy
 from zoo.nvml import Gpu
 
 Status = Literal["ok", "finding", "unknown"]
@@ -235,6 +236,25 @@ def gpu(system: System) -> Iterator[Finding]:
         yield Finding("GPU clock", "ok", "nothing holds it down")
 
 
+# -- energy --------------------------------------------------------------------------------------------------
+
+
+def joules(system: System) -> Iterator[Finding]:
+    """Counters of energy, and what would make them readable: without one the metric is left out, not wrong."""
+    yield readable("energy, processor", lambda: energy.of_packages(system.root))
+    if system.gpu is not None:
+        yield readable("energy, GPU", lambda: energy.of_gpu(system.gpu))
+
+
+def readable(check: str, counter: Callable[[], energy.Counter]) -> Finding:
+    """Tell whether a counter of energy can be read."""
+    try:
+        counter()
+    except energy.Unreadable as error:
+        return Finding(check, "unknown", error.found, error.cure, "zoo doctor")
+    return Finding(check, "ok", "its counter can be read")
+
+
 # -- the software --------------------------------------------------------------------------------------------
 
 
@@ -291,4 +311,4 @@ def shadow(system: System) -> Iterator[Finding]:
         yield Finding("import name", "ok", "zoo is ours alone")
 
 
-CHECKS: tuple[Check, ...] = (threads, governor, others, memory, gpu, torchvision, counter, shadow)
+CHECKS: tuple[Check, ...] = (threads, governor, others, memory, gpu, joules, torchvision, counter, shadow)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from zoo import jsonio
-from zoo.metrics import METRICS
+from zoo.metrics import METRICS, energy
 from zoo.plan import Plan, Work
 from zoo.pool import Died, Pool, Worker
 from zoo.record import Value
@@ -99,12 +99,18 @@ def rough_seconds(work: Work, registry: Registry, macs: float) -> float:
     call = passes * 2 * macs * case.batch_size / (FLOPS_PER_CORE * (case.threads or 1))
     seconds = START_SECONDS
     for metric in work.wanted["speed"]:
-        if METRICS[metric].derived:
-            continue
-        seconds += START_SECONDS + max(WARM_UP.budget, 2 * call) + max(SAMPLING.budget, SAMPLING.min_samples * call)
+        if not METRICS[metric].derived:
+            seconds += START_SECONDS + metric_seconds(metric, call)
     if work.wanted["memory"]:
         seconds += START_SECONDS + 4 * call
     if work.wanted["task"] and case.task:
         recipe = registry.task(case.task).recipe(case.recipe)
         seconds += recipe.steps * recipe.batch_size * 3 * 2 * macs / (FLOPS_PER_CORE * (case.threads or 1))
     return seconds
+
+
+def metric_seconds(metric: str, call: float) -> float:
+    """Estimate what a metric of the speed phase takes, of a case whose call takes ``call`` seconds."""
+    if metric == "energy":
+        return max(energy.SECONDS, energy.WINDOWS * call)
+    return max(WARM_UP.budget, 2 * call) + max(SAMPLING.budget, SAMPLING.min_samples * call)

@@ -30,8 +30,8 @@ class Gpu:
     handle: Any
 
     @classmethod
-    def open(cls, index: int = 0, library: Any = None) -> Gpu | None:
-        """Open a GPU; None without the library, the driver or the GPU."""
+    def open(cls, index: int = 0, library: Any = None, uuid: str = "") -> Gpu | None:
+        """Open a GPU by its index, or by ``uuid``; None without the library, the driver or the GPU."""
         if library is None:
             try:
                 library = importlib.import_module("pynvml")
@@ -39,6 +39,8 @@ class Gpu:
                 return None
         try:
             library.nvmlInit()
+            if uuid:
+                return cls(library, library.nvmlDeviceGetHandleByUUID(uuid))
             return cls(library, library.nvmlDeviceGetHandleByIndex(index))
         except library.NVMLError:
             return None

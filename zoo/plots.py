@@ -195,7 +195,8 @@ def heading(title: str, name: str, chosen: Sequence[Row], lines: Sequence[Series
     failed = sorted({p.value.status for line in lines for p in line.points if is_failed(p)})
     intervals = any(p.low for line in lines for p in line.points)
     marks = [f"hollow triangle: no value ({', '.join(status_words(lines, s) for s in failed)})"] if failed else []
-    marks += ["bars: 95 % interval" + (" of the median" if name in METRICS else "")] if intervals else []
+    what = METRICS[name].interval if name in METRICS else ""
+    marks += ["bars: 95 % interval" + (f" of the {what}" if what else "")] if intervals else []
     marks += [f"{STALE} earlier source of the plugin"] if any(p.stale for line in lines for p in line.points) else []
     texts = [
         clean(text)

@@ -135,7 +135,7 @@ class Session:
             return tuple(name for name in names if name != LARGEST)
         if phase == "speed":
             had = {*member.timed, *member.found.get("speed", {})}
-            left = [name for name in (*names, *member.sampled()) if name not in had and not follows(name)]
+            left = [name for name in (*member.sampled(), *names) if name not in had and not follows(name)]
             first = ["compile_time"] if left and member.case.compile else []
             return tuple(dict.fromkeys(first + left))
         measured = self.wanted(member, "memory") + member.work.wanted["speed"] if phase == "static" else ()

@@ -24,9 +24,10 @@ from zoo import data, plugins, registry, train
 from zoo.case import Case
 from zoo.errors import BadSize, BadSpec
 from zoo.jsonio import PACKET, from_json, send, to_json
-from zoo.metrics import CONVERTIBLE, ceilings, macs, memory, meta, params, predicted_memory, roofline, speed
+from zoo.metrics import CONVERTIBLE, ceilings, energy, macs, memory, meta, params, predicted_memory, roofline, speed
 from zoo.metrics.batch import LEAST_IN_TRAINING, largest_batch
 from zoo.metrics.counts import Count
+from zoo.nvml import Gpu
 from zoo.record import Value
 from zoo.spec import ModelSpec, Size, TaskSpec, import_module, resolve
 
@@ -70,7 +71,7 @@ def failure(error: BaseException) -> dict[str, Any]:
     status = "error"
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in text for words in OUT_OF_MEMORY):
         status = "oom"
-    elif isinstance(error, BadSize | memory.Unmeasurable | Unsupported) or (
+    elif isinstance(error, BadSize | memory.Unmeasurable | energy.Unreadable | Unsupported) or (
         isinstance(error, RuntimeError) and any(words in text for words in NOT_SUPPORTED)
     ):
         status = "unsupported"
@@ -358,6 +359,23 @@ class Job:
         detail = {"held": held, "transient": transient}
         return Value(value=held + transient, unit="B", convention="VmHWM", detail=detail)
 
+    def measure_energy(self) -> Value:
+        """Joules of one sample, of all that the counter sees; an idle machine's watts are kept beside them."""
+        on_gpu = self.device.type == "cuda"
+        counter = energy.of_gpu(Gpu.open(uuid=gpu_uuid())) if on_gpu else energy.of_packages()
+        calls = speed.calls_per_window(self.call, self.synchronize)
+        found = energy.measure(counter, self.call, calls, speed.marker(self.device))
+        batch = self.case.batch_size
+        low, high = found.interval
+        return Value(
+            value=found.joules / batch,
+            unit="J",
+            interval=(low / batch, high / batch),
+            n=energy.WINDOWS,
+            convention=counter.name,
+            detail=found.detail,
+        )
+
     def sample(self, metric: str, count: int) -> dict[str, Any]:
         """Return ``count`` samples in nanoseconds: of one synchronised call, or of a window of queued calls."""
         if metric == "latency":
@@ -410,6 +428,11 @@ def measure_ceilings(device: str, dtype: str, threads: int) -> dict[str, float]:
         raise Unsupported("this machine, or this build of torch, has no CUDA device")
     torch.set_num_threads(threads)
     return dict(vars(ceilings.measure(torch.device(device), getattr(torch, dtype))))
+
+
+def gpu_uuid() -> str:
+    """Return the current GPU as NVIDIA's library names it, which counts otherwise where some are hidden."""
+    return f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
 
 
 def limit_memory(allowed: int) -> None:

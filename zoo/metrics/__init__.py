@@ -54,6 +54,10 @@ CONVENTIONS = {
     "beside the baseline": "to the group's baseline, side by side in sets of fresh processes; the baseline's own row "
     "says what it differs from itself, which is no difference",
     "after the baseline": "to the group's baseline, one after the other as they do not fit in memory together",
+    "nvml": "what NVIDIA's counter of the GPU rose by, memory and board with it, over windows of 5 s or more of queued "
+    "calls; an idle machine's share is not taken off",
+    "rapl": "what the counters of the processor's packages rose by, over windows of 5 s or more of calls: all that ran "
+    "there is in it, memory and the rest of the machine are not; an idle machine's share is not taken off",
     "fused bound": "least time of its products, norms and reductions, each reading and writing memory once, on what "
     "this machine did at most in a matrix product and a copy; over the time that it takes",
     "measured ceiling": "FLOPs of products and transforms a second, over what this machine did at most in a product",
@@ -93,6 +97,7 @@ METRICS: dict[str, HarnessMetric] = {
             "throughput_ratio", "1", True, BETWEEN, phase="speed", ratio_of="throughput", title="Throughput ratio"
         ),
         HarnessMetric("compile_time", "s", phase="speed", title="Compile time"),
+        HarnessMetric("energy", "J", interval="geometric mean of windows", phase="speed", title="Energy a sample"),
         HarnessMetric("latency_p90", "s", phase="speed", derived=True, title="Latency, p90"),
         HarnessMetric("latency_p99", "s", phase="speed", derived=True, title="Latency, p99"),
         HarnessMetric("percent_of_bound", "%", True, phase="speed", derived=True, title="Of the fused bound"),

@@ -60,3 +60,17 @@ def calls_per_window(call: Call, synchronize: Call, at_least_ns: int = 10_000_00
         # A tenth more than the last window promises, and never a leap that one odd window could make too long.
         wanted = math.ceil(1.1 * calls * at_least_ns / max(took, 1))
         calls = max(calls + 1, min(wanted, 10 * calls))
+
+
+def marker(device: torch.device) -> Callable[[], Call]:
+    """Return what marks the end of what is queued; a mark waits for that, and for nothing that is queued later."""
+    if device.type != "cuda":
+        return lambda: _nothing
+
+    def mark() -> Call:
+        event: Any = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(device))
+        wait: Call = event.synchronize
+        return wait
+
+    return mark
