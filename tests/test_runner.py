@@ -610,6 +610,43 @@ def test_a_run_that_stops_in_time_goes_on_where_it_left_off(suite_file, tmp_path
     assert "left for want of time" not in second.stderr
 
 
+def test_the_knee_is_the_smallest_batch_tried_that_is_as_fast_as_any(suite_file, tmp_path, zoo):
+    axes = "{size: 32, batch_size: 3000}"  # which alone would need more than is allowed
+    group = f"{{models: [vit_nano], axes: {axes}, metrics: [throughput_knee], limits: {{memory: 256 MiB}}}}"
+    table = "{title: Knee, columns: [model, throughput_knee]}"
+    path = suite_file(f"schema: 1\ngroups:\n  - {group}\ntables:\n  - {table}\n")
+    assert "throughput_knee" in zoo("run", str(path), "--dry-run").stdout
+    assert zoo("run", str(path)).returncode == 0
+    (record,) = store.load(tmp_path / "runs" / "mine").records
+    found = record.metrics["throughput_knee"]
+    tried = {batch: rest for batch, *rest in found.detail["tried"]}
+    rates = {batch: rate for batch, (rate, _, _, status) in tried.items() if status == "ok"}
+    assert record.case.batch_size == 3000
+    assert found.status == "ok"
+    assert next(iter(tried)) == found.detail["predicted"]
+    assert 1 <= len(tried) <= 3
+    assert max(tried) <= found.detail["largest"]
+    assert all(low <= rate <= high for rate, low, high, status in tried.values() if status == "ok")
+    assert found.value == min(batch for batch, rate in rates.items() if rate >= 0.98 * max(rates.values()))
+    shown = zoo("table", str(path)).stdout
+    assert "Batch at the knee: the smallest whose throughput is within 2 % of the best" in " ".join(shown.split())
+    assert found.detail["end"] in " ".join(shown.split())
+
+
+def test_a_model_that_fails_has_no_knee_and_a_reason(suite_file, tmp_path, zoo):
+    (tmp_path / "hostile.py").write_text(HOSTILE.format(mark="none"))
+    group = "{models: [wrong, no_module], metrics: [throughput_knee, largest_batch], limits: {memory: 256 MiB}}"
+    assert zoo("run", str(suite_file(f"schema: 1\ngroups:\n  - {group}\n")), "--plugin", "hostile.py").returncode == 1
+    found = {}
+    for record in store.load(tmp_path / "runs" / "mine").records:
+        found |= {(record.case.model, name): value for name, value in record.metrics.items()}
+    for metric in ("throughput_knee", "largest_batch"):
+        assert found["wrong", metric].status == "error"
+        assert "this model has a bug" in found["wrong", metric].reason
+        assert "expected an nn.Module" in found["no_module", metric].reason
+    assert [status for *_, status in found["wrong", "throughput_knee"].detail["tried"]] == ["error"] * 3
+
+
 COMPILED = """
 import torch
 from torch import nn

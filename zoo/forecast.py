@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from zoo import jsonio
 from zoo.metrics import METRICS, energy
+from zoo.metrics.batch import PROBES
 from zoo.plan import Plan, Work
 from zoo.pool import Died, Pool, Worker
 from zoo.record import Value
@@ -113,4 +114,5 @@ def metric_seconds(metric: str, call: float) -> float:
     """Estimate what a metric of the speed phase takes, of a case whose call takes ``call`` seconds."""
     if metric == "energy":
         return max(energy.SECONDS, energy.WINDOWS * call)
-    return max(WARM_UP.budget, 2 * call) + max(SAMPLING.budget, SAMPLING.min_samples * call)
+    sampling = max(WARM_UP.budget, 2 * call) + max(SAMPLING.budget, SAMPLING.min_samples * call)
+    return PROBES * (START_SECONDS + sampling) if METRICS[metric].probed else sampling

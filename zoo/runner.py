@@ -24,6 +24,7 @@ from zoo.comparison import Effort, Failed, comparison_record, contest, ratio_val
 from zoo.conditions import Watch
 from zoo.errors import ZooError
 from zoo.metrics import METRICS, PHASES, Phase
+from zoo.metrics.batch import knee_of, least_batch, open_end, probe_knee
 from zoo.plan import Plan, Prints, Work, make_plan
 from zoo.pool import Died, Pool, Worker
 from zoo.progress import Reporter
@@ -35,7 +36,7 @@ from zoo.store import Store
 from zoo.suite import Choice, Group, Limits, Planned, Suite, SuiteFile, expand, read_suite
 
 MEMORY_SHARE = 0.9
-PREDICTED, LARGEST = "peak_memory_predicted", "largest_batch"
+PREDICTED = "peak_memory_predicted"
 # Batches to try: the predicted one, then shares of it, larger ones while they fit and smaller ones until one does.
 LARGER, SMALLER = (1.05, 1.1), (0.95, 0.85)
 # Seconds that each case of a block may be timed for beside its baseline, or a quarter of its limit.
@@ -61,6 +62,17 @@ def follows(metric: str) -> bool:
 def allowed_memory(limits: Limits) -> int:
     """Return the bytes that a case may take: its limit, or most of what the machine has free now."""
     return limits.memory or int(environment.available_memory() * MEMORY_SHARE)
+
+
+def is_probed(metric: str) -> bool:
+    """Tell whether a metric tries batch sizes of its own, each in a fresh process."""
+    return metric in METRICS and METRICS[metric].probed
+
+
+def none_ran(tried: Mapping[int, Value], detail: dict[str, Any]) -> Value:
+    """Return the status of the last batch that was tried, where none ran."""
+    last = list(tried.values())[-1]
+    return Value(status=last.status, reason=last.reason, detail={**last.detail, **detail})
 
 
 # -- blocks --------------------------------------------------------------------------------------------------
@@ -97,8 +109,8 @@ class Session:
                     self.noise(m)
                 m.conditions = {**self.room, **m.conditions}
             for m in members:
-                if phase == "memory" and LARGEST in m.work.wanted[phase] and not m.work.planned.illegal:
-                    m.keep(phase, {LARGEST: self.largest_batch(m)})
+                if not m.work.planned.illegal:
+                    m.keep(phase, {name: self.probe(m, name) for name in m.work.wanted[phase] if is_probed(name)})
             for m in members:
                 if m.found.get(phase):
                     yield m.work, self.record(m, phase, (time.monotonic() - began) / len(members))
@@ -130,15 +142,13 @@ class Session:
 
     def wanted(self, member: Member, phase: Phase) -> tuple[str, ...]:
         """Return the metrics to take in a phase: what is asked for, and the predicted memory before anything is run."""
-        names = member.work.wanted[phase]
-        if phase == "memory":
-            return tuple(name for name in names if name != LARGEST)
+        names = tuple(name for name in member.work.wanted[phase] if not is_probed(name))
         if phase == "speed":
             had = {*member.timed, *member.found.get("speed", {})}
             left = [name for name in (*member.sampled(), *names) if name not in had and not follows(name)]
             first = ["compile_time"] if left and member.case.compile else []
             return tuple(dict.fromkeys(first + left))
-        measured = self.wanted(member, "memory") + member.work.wanted["speed"] if phase == "static" else ()
+        measured = self.wanted(member, "memory") + self.wanted(member, "speed") if phase == "static" else ()
         return (*names, PREDICTED) if measured and PREDICTED not in names else names
 
     def run_phase(self, members: Sequence[Member], phase: Phase) -> None:
@@ -173,7 +183,8 @@ class Session:
                 self.run_phase([m], "speed")
             m.derive()
             failed = next((v.reason for v in baseline.found.get("speed", {}).values() if v.status != "ok"), "")
-            m.fail("speed", Died("unsupported", f"its baseline has no time: {failed}"))
+            without = Value(status="unsupported", reason=f"its baseline has no time: {failed}")
+            m.keep("speed", {name: without for name in m.ratios().values() if name not in m.found.get("speed", {})})
 
     def beside(self, members: Sequence[Member], metric: str) -> None:
         """Sample a metric of members in turn; a failure is kept by who failed."""
@@ -202,46 +213,79 @@ class Session:
             record = comparison_record(contest([member.again()], metric, self.pool, NOISE, self.on_progress), 1, metric)
         except Died as died:
             record = ComparisonRecord(member.case, member.case, metric, status=died.status, reason=died.reason)
-        self.room = {"noise": record.conditions["noise"]} if record.status == "ok" else {"noise": None}
+        self.room = {name: record.conditions[name] for name in ("noise",) if name in record.conditions}
         self.keep(self.stamped(record))
+
+    def probe(self, member: Member, metric: str) -> Value:
+        """Return a metric that tries batch sizes of its own; each try is a fresh process with the case's limits."""
+        take = {"largest_batch": self.largest_batch, "throughput_knee": self.throughput_knee}[metric]
+        try:
+            return take(member)
+        except Died as died:
+            return Value(status=died.status, reason=died.reason)
 
     def largest_batch(self, member: Member) -> Value:
         """Return the largest batch that ran within what is allowed, of at most three that are tried."""
-        asked = {"metric": "largest_batch_predicted", "given": {"allowed": member.limits_memory}}
-        found = self.ask_once(member, "static", asked)
-        if found.value is None:
-            return found
-        predicted = int(found.value)
-        if predicted == 0:
-            return Value(status="oom", reason=f"not one fits in {member.limits_memory / 2**30:.2f} GiB, as predicted")
-        tried = {predicted: self.ask_once(member.with_batch(predicted), "memory", {"metric": "fits"})}
+        predicted, _ = self.predict(member, "largest_batch")
+        tried = {predicted: self.ask_once(member.with_batch(predicted), "memory", "fits")}
         fitted = tried[predicted].status == "ok"
         for share in LARGER if fitted else SMALLER:
             batch = max(predicted + 1, round(share * predicted)) if fitted else int(share * predicted)
             if batch > 0:
-                tried[batch] = self.ask_once(member.with_batch(batch), "memory", {"metric": "fits"})
+                tried[batch] = self.ask_once(member.with_batch(batch), "memory", "fits")
                 if (tried[batch].status == "ok") != fitted:
                     break
         detail = {"predicted": predicted, "tried": [[batch, value.status] for batch, value in tried.items()]}
         fits = [batch for batch, value in tried.items() if value.status == "ok"]
-        if not fits:
-            last = list(tried.values())[-1]
-            return Value(status=last.status, reason=last.reason, detail=detail)
-        return Value(value=max(fits), convention="tried", detail=detail)
+        return Value(value=max(fits), convention="tried", detail=detail) if fits else none_ran(tried, detail)
 
-    def ask_once(self, member: Member, phase: Phase, command: Mapping[str, Any]) -> Value:
+    def throughput_knee(self, member: Member) -> Value:
+        """Return the smallest batch that is as fast as any, of at most three that are tried."""
+        ceilings = self.ceilings(member.case, member.spec)
+        predicted, found = self.predict(member, "throughput_knee", **ceilings)
+        most, least = int(found["largest"]), least_batch(member.case.mode)
+        tried: dict[int, Value] = {}
+
+        def rate(batch: int) -> float | None:
+            one = member.with_batch(batch).only("speed", "throughput")
+            self.run_phase([one], "speed")
+            tried[batch] = one.found["speed"]["throughput"]
+            return tried[batch].value
+
+        rates = probe_knee(rate, predicted, most, least)
+        detail = {
+            "predicted": predicted,
+            "largest": most,
+            "tried": [[batch, v.value, *(v.interval or (None, None)), v.status] for batch, v in tried.items()],
+        }
+        if not rates:
+            return none_ran(tried, detail)
+        knee = knee_of(rates)
+        return Value(value=knee, convention="knee", detail={**detail, "end": open_end(tried, knee, most, least)})
+
+    def predict(self, member: Member, metric: str, **given: Any) -> tuple[int, dict[str, Any]]:
+        """Return the batch to try first, and what else is known of it. Died when there is none."""
+        allowed = member.limits_memory
+        found = self.ask_once(member, "static", f"{metric}_predicted", allowed=allowed, **given)
+        if found.value is None:
+            raise Died(found.status, found.reason)
+        if found.value == 0:
+            raise Died("oom", f"not one fits in {allowed / 2**30:.2f} GiB, as predicted")
+        return int(found.value), found.detail
+
+    def ask_once(self, member: Member, phase: Phase, metric: str, **given: Any) -> Value:
         """Ask a fresh process of a phase for one metric; a failure is a value, too."""
+        one = member.only(phase, metric)
         try:
-            if not member.start(self.pool, phase, self.on_progress) or member.worker is None:
-                failed = next(iter(member.found.get(phase, {}).values()), None)
-                return failed or Value(status="error", reason=f"{member.case.model} cannot be built")
-            reply = member.worker.ask({"do": "measure", **command}, member.deadline(phase))
-            value: Value = jsonio.from_json(Value, reply["values"][str(command["metric"])])
+            if not one.start(self.pool, phase, self.on_progress) or one.worker is None:
+                return one.found[phase][metric]
+            reply = one.worker.ask({"do": "measure", "metric": metric, "given": given}, one.deadline(phase))
+            value: Value = jsonio.from_json(Value, reply["values"][metric])
             return value
         except Died as died:
             return Value(status=died.status, reason=died.reason)
         finally:
-            member.stop()
+            one.stop()
 
     def take_bound(self, member: Member) -> None:
         """Ask for the least time of a member's call, on what this machine did at most in this run."""
@@ -250,7 +294,7 @@ class Session:
         except Died as died:
             member.bound = Value(status=died.status, reason=died.reason)
             return
-        member.bound = self.ask_once(member, "static", {"metric": "fused_bound", "given": given})
+        member.bound = self.ask_once(member, "static", "fused_bound", **given)
 
     def ceilings(self, case: Case, spec: ModelSpec) -> dict[str, float]:
         """Return what the machine does at most with a case's device, dtype and threads; measured once. Died if not."""

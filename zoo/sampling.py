@@ -11,7 +11,7 @@ from typing import Any
 
 from zoo.case import Case
 from zoo.conditions import choose_cores
-from zoo.metrics import METRICS, Phase
+from zoo.metrics import METRICS, PHASES, Phase
 from zoo.plan import Work
 from zoo.pool import Died, Pool, Worker
 from zoo.record import Value
@@ -160,6 +160,11 @@ class Member:
         """Return the same case with another batch size, with nothing started and nothing found."""
         planned = replace(self.work.planned, case=replace(self.case, batch_size=batch_size))
         return replace(self.again(), work=replace(self.work, planned=planned))
+
+    def only(self, phase: Phase, metric: str) -> Member:
+        """Return the same case of which one metric is wanted, with nothing started and nothing found."""
+        wanted: dict[Phase, tuple[str, ...]] = {**dict.fromkeys(PHASES, ()), phase: (metric,)}
+        return replace(self.again(), work=replace(self.work, wanted=wanted))
 
     def again(self) -> Member:
         """Return the same case, with nothing started and nothing found."""

@@ -581,7 +581,8 @@ class Notes:
     def of(self, entry: Entry) -> tuple[int, ...]:
         """Return the numbers of what must be said about a value."""
         reason = entry.value.reason if entry.value.status != "ok" else ""
-        texts = [reason, uncounted(entry.value), str(entry.value.detail.get("size", "")), self.other_software(entry)]
+        said = [str(entry.value.detail.get(key, "")) for key in ("size", "end")]
+        texts = [reason, uncounted(entry.value), *said, self.other_software(entry)]
         return tuple(self.number(text) for text in texts if text)
 
     def other_software(self, entry: Entry) -> str:

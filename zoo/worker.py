@@ -25,7 +25,7 @@ from zoo.case import Case
 from zoo.errors import BadSize, BadSpec
 from zoo.jsonio import PACKET, from_json, send, to_json
 from zoo.metrics import CONVERTIBLE, ceilings, energy, macs, memory, meta, params, predicted_memory, roofline, speed
-from zoo.metrics.batch import LEAST_IN_TRAINING, largest_batch
+from zoo.metrics.batch import largest_batch, least_batch, predicted_knee
 from zoo.metrics.counts import Count
 from zoo.nvml import Gpu
 from zoo.record import Value
@@ -299,10 +299,21 @@ class Job:
             return int(self.measure_peak_memory_predicted().value or 0)
 
         try:
-            least = 1 if case.mode in (None, "inference") else LEAST_IN_TRAINING
-            return Value(value=largest_batch(peak, allowed, least=least), convention="fake tensors")
+            found = largest_batch(peak, allowed, least=least_batch(case.mode))
+            return Value(value=found, convention="fake tensors")
         finally:
             self.case = case
+
+    def measure_throughput_knee_predicted(self, allowed: int, flops: float, bandwidth: float) -> Value:
+        """Smallest power of two whose least time allows what the largest batch's does, and that largest batch."""
+        most = int(self.measure_largest_batch_predicted(allowed).value or 0)
+
+        def rate(batch: int) -> float:
+            job = replace(self, case=replace(self.case, batch_size=batch), counted=None)
+            return batch / float(job.measure_fused_bound(flops, bandwidth).value or 0)
+
+        knee = predicted_knee(rate, most, least_batch(self.case.mode)) if most else 0
+        return Value(value=knee, convention="fused bound", detail={"largest": most})
 
     def measure_fused_bound(self, flops: float, bandwidth: float) -> Value:
         """Least seconds of one call on a machine with these ceilings: of a batch, in the case's mode."""

@@ -27,6 +27,7 @@ class HarnessMetric(Metric):
     sampled: bool = False
     derived: bool = False
     ratio_of: str = ""
+    probed: bool = False  # in fresh processes, with batch sizes of its own
     title: str = ""
 
 
@@ -48,6 +49,8 @@ CONVENTIONS = {
     "VmHWM": "weights, inputs, an optimiser's state, and the process's high-water mark of one call above them",
     "tried": "the largest that ran within the memory that is allowed, of at most three that were tried from the "
     "predicted one on; the case's own batch size has no part in it",
+    "knee": "the smallest whose throughput is within 2 % of the best, of at most three powers of two that were tried "
+    "from the predicted one on, each in a fresh process; the case's own batch size has no part in it",
     "cuda allocator": "the most that torch held at once",
     "synchronised each call": "one call, waited for",
     "queued calls": "calls queued one after the other",
@@ -85,7 +88,7 @@ METRICS: dict[str, HarnessMetric] = {
         HarnessMetric("activations", title="Activations"),
         HarnessMetric("peak_memory_predicted", "B", title="Peak memory (predicted)"),
         HarnessMetric("peak_memory", "B", phase="memory", title="Peak memory"),
-        HarnessMetric("largest_batch", "1", True, phase="memory", title="Largest batch"),
+        HarnessMetric("largest_batch", "1", True, phase="memory", probed=True, title="Largest batch"),
         HarnessMetric(
             "latency", "s", phase="speed", sampled=True, interval="median within one process", title="Latency"
         ),
@@ -98,6 +101,7 @@ METRICS: dict[str, HarnessMetric] = {
         ),
         HarnessMetric("compile_time", "s", phase="speed", title="Compile time"),
         HarnessMetric("energy", "J", interval="geometric mean of windows", phase="speed", title="Energy a sample"),
+        HarnessMetric("throughput_knee", phase="speed", probed=True, title="Batch at the knee"),
         HarnessMetric("latency_p90", "s", phase="speed", derived=True, title="Latency, p90"),
         HarnessMetric("latency_p99", "s", phase="speed", derived=True, title="Latency, p99"),
         HarnessMetric("percent_of_bound", "%", True, phase="speed", derived=True, title="Of the fused bound"),
