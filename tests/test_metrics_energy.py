@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from zoo import store
+from zoo.case import Case
 from zoo.metrics import energy, speed
 from zoo.metrics.energy import Counter, Package, Unreadable, of_gpu, of_packages
 from zoo.nvml import Gpu
+from zoo.registry import installed
+from zoo.worker import Job
 
 MS = 1_000_000
 IDLE, BUSY = 40.0, 200.0  # watts
@@ -259,27 +264,22 @@ def test_without_a_counter_energy_is_a_row_with_the_reason(suite_file, tmp_path,
 
 
 @pytest.mark.parametrize("mode", ["inference", "training"])
-def test_a_worker_measures_joules_of_one_sample(mode, tmp_path, monkeypatch):
-    from zoo.case import Case
-    from zoo.registry import installed
-    from zoo.worker import Job
-
-    case = Case("vit_nano", "32px", batch_size=4, mode=mode)
-    job = Job(installed().model("vit_nano"), None, case, None)
+def test_a_worker_measures_joules_of_one_sample(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    nobody: Any = None
+    job = Job(installed().model("vit_nano"), None, Case("vit_nano", "32px", batch_size=4, mode=mode), nobody)
     job.build_for_real()
-    asked = []
-
-    def measured(counter, call, calls, mark):
-        call()
-        mark()()
-        asked.append((counter.name, calls >= 1))
-        return energy.Energy(8.0, (6.0, 12.0), {"watts": 3.0})
-
-    monkeypatch.setattr(energy, "of_packages", lambda: Counter("rapl", lambda: 0.0))
-    monkeypatch.setattr(energy, "measure", measured)
+    fifty_watts = Counter("rapl", lambda: 50 * (time.perf_counter_ns() // MS) / 1e3)
+    monkeypatch.setattr(energy, "of_packages", lambda: fifty_watts)
+    monkeypatch.setattr(energy, "WINDOW", 0.2)
+    monkeypatch.setattr(energy, "SETTLE", 0.05)
     found = job.measure("energy")["energy"]
-    assert asked == [("rapl", True)]
-    assert (found.value, found.interval, found.unit, found.convention) == (2.0, (1.5, 3.0), "J", "rapl")
+    assert (found.status, found.unit, found.convention, found.n) == ("ok", "J", "rapl", 3)
+    assert found.detail["watts"] == pytest.approx(50, rel=0.1)
+    assert found.detail["idle_watts"] == pytest.approx(50, rel=0.3)
+    each = [window["joules"] / window["calls"] / 4 for window in found.detail["windows"]]
+    assert found.value == pytest.approx(math.prod(each) ** (1 / 3))
+    assert found.interval is not None
+    assert found.interval[0] < found.value < found.interval[1]
 
 
 def test_on_the_cpu_there_is_nothing_to_wait_for() -> None:
