@@ -685,6 +685,25 @@ def zoo_models():
 
 
 @pytest.mark.slow
+def test_nine_resolutions_are_compiled_nine_times(suite_file, tmp_path, zoo):
+    """One process would recompile eight times, and run the ninth eagerly without a word."""
+    (tmp_path / "compiled.py").write_text(COMPILED)
+    axes = f"{{size: {[*range(8, 80, 8)]}, compile: default, threads: 1}}"
+    group = f"{{models: [whole, refuses], axes: {axes}, metrics: [compile_time]}}"
+    path = suite_file(f"schema: 1\ngroups:\n  - {group}\n")
+    assert zoo("run", str(path), "--plugin", "compiled.py", timeout=900).returncode == 0
+    found = {(r.case.model, r.case.size): r for r in store.load(tmp_path / "runs" / "mine").records}
+    values = {key: record.metrics["compile_time"] for key, record in found.items()}
+    whole = [value for (model, _), value in values.items() if model == "whole"]
+    refused = [value for (model, _), value in values.items() if model == "refuses"]
+    assert [(v.status, v.detail["graphs"], v.detail["recompiles"]) for v in whole] == [("ok", 1, 0)] * 9
+    assert {(v.status, v.reason) for v in refused} == {
+        ("unsupported", "the compiler made no graph of it, so it would run eagerly")
+    }
+    assert len(refused) == 9
+
+
+@pytest.mark.slow
 def test_what_is_compiled_says_so_and_what_is_not_never_runs_eagerly_in_its_place(suite_file, tmp_path, zoo):
     (tmp_path / "compiled.py").write_text(COMPILED)
     group = "{models: [whole, broken, refuses], axes: {size: 32, compile: default}, metrics: [compile_time, latency]}"
