@@ -13,7 +13,8 @@ from time import perf_counter_ns
 import torch
 from torch import nn
 
-from zoo.metrics.speed import synchronizer, time_calls
+from zoo.metrics.driver import driver_of
+from zoo.metrics.speed import time_calls
 
 ROUNDS = 200
 
@@ -28,7 +29,7 @@ def bare(call: Callable[[], object], n: int) -> float:
 
 def harness(call: Callable[[], object], n: int) -> float:
     """Return nanoseconds a call of the harness's loop, all that it does included."""
-    synchronize = synchronizer(torch.device("cpu"))
+    synchronize = driver_of("cpu").synchronize
     start = perf_counter_ns()
     time_calls(call, n, synchronize)
     return (perf_counter_ns() - start) / n

@@ -29,9 +29,10 @@ environment conditions nvml
 metrics.energy
 doctor
 statistics
+metrics.driver
 metrics.formulas metrics.operators metrics.meta metrics.handles
 metrics.whole metrics.counts metrics.params
-metrics.macs metrics.speed metrics.roofline
+metrics.macs metrics.speed metrics.roofline metrics.attention
 metrics.ceilings metrics.memory metrics.scratch metrics.batch metrics.audit metrics.folding
 metrics.predicted_memory
 data
@@ -70,7 +71,8 @@ MAY_IMPORT_TORCH = {
     "metrics.predicted_memory",
     "metrics.handles",
     "metrics.audit",
-    "metrics.speed",
+    "metrics.driver",
+    "metrics.attention",
     "weights",
     "testing",
 }

@@ -12,11 +12,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
 from zoo import store
 from zoo.case import Case
-from zoo.metrics import energy, speed
+from zoo.metrics import energy
+from zoo.metrics.driver import Cpu
 from zoo.metrics.energy import Counter, Package, Unreadable, of_gpu, of_packages
 from zoo.nvml import Gpu
 from zoo.registry import installed
@@ -283,4 +283,4 @@ def test_a_worker_measures_joules_of_one_sample(mode: str, monkeypatch: pytest.M
 
 
 def test_on_the_cpu_there_is_nothing_to_wait_for() -> None:
-    assert speed.marker(torch.device("cpu"))()() is None
+    assert Cpu().mark()() is None

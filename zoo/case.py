@@ -14,6 +14,8 @@ DEVICES = ("cpu", "cuda")
 MODES = ("inference", "forward_backward", "training")
 # How a model is run: as it is written, or by one of torch.compile's modes. ``eager`` is kept as no value.
 COMPILE_MODES = ("eager", "default", "reduce-overhead", "max-autotune")
+# Which of torch's implementations attention runs on, and no other. ``auto``, torch's choice, is kept as no value.
+ATTENTION_BACKENDS = ("auto", "flash", "efficient", "cudnn", "math")
 # What only a trained model depends on: its measured cost does not.
 TASK_AXES = ("task", "recipe", "seed")
 # What parameters and counts do not depend on either, so that they are counted once for all machines.
@@ -69,6 +71,7 @@ def check_axis(name: str, value: Any) -> str | None:
         "device": DEVICES,
         "mode": MODES,
         "compile": COMPILE_MODES,
+        "attention_backend": ATTENTION_BACKENDS,
     }
     if name in allowed and value not in allowed[name]:
         return f"{value!r} is not a {name}; expected one of {', '.join(allowed[name])}"

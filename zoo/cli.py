@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 KINDS = ("model", "layer", "task", "suite", "namespace")
+TIMES = ("latency", "throughput", "latency_graph")
 COUNTED = ("models", "layers", "tasks", "namespaces")
 
 
@@ -571,7 +572,7 @@ def run(
 @main.command("compare")
 @click.argument("a")
 @click.argument("b")
-@click.option("--metric", type=click.Choice(["latency", "throughput"]), default="latency", show_default=True)
+@click.option("--metric", type=click.Choice(TIMES), default="latency", show_default=True)
 @click.option("--size", help="224px, 512tok; left out, each model's default.")
 @click.option("--set", "settings", multiple=True, metavar="AXIS=V", help="Any other axis: batch_size=16, threads=1.")
 @click.option("--budget", type=float, default=60.0, show_default=True, help="Seconds to get the interval tight.")

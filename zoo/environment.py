@@ -9,7 +9,9 @@ import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from zoo.spec import source_of
@@ -19,6 +21,13 @@ LIBRARIES = ("torch", "torchvision", "timm", "numpy")
 # default two threads are 20 times slower when another process holds one of two cores, with this one 3 times, and a
 # quiet machine does not notice.
 LAUNCH = {"GOMP_SPINCOUNT": "10000"}
+
+# What every worker sets in torch: products and convolutions in float32 as they say, not in TF32; and cuDNN's own
+# choice of kernels, as torch leaves it, for trying them out chooses anew in every process.
+SETTINGS: Mapping[str, Any] = MappingProxyType(
+    {"float32_matmul_precision": "highest", "cudnn_allow_tf32": False, "cudnn_benchmark": False}
+)
+ALLOCATOR_VARIABLES = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
 
 
 def usable_cores() -> int:
@@ -125,8 +134,15 @@ def describe(device: str = "cpu") -> dict[str, Any]:
         "cores": usable_cores(),
         "memory": psutil.virtual_memory().total,
         "launch": dict(LAUNCH),
-        **({"gpu": gpu_name()} if device != "cpu" else {}),
+        "settings": dict(SETTINGS),
+        **(describe_gpu() if device != "cpu" else {}),
     }
+
+
+def describe_gpu() -> dict[str, Any]:
+    """Return the GPU's name, and what the allocator of its memory was told."""
+    told = {name: os.environ[name] for name in ALLOCATOR_VARIABLES if name in os.environ}
+    return {"gpu": gpu_name(), "allocator": told}
 
 
 def source_hash(code: str) -> str:

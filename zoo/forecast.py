@@ -51,7 +51,8 @@ def forecast(work: Work, registry: Registry, store: Store, pool: Pool) -> Foreca
     values = static_values(work, registry, pool)
     memory = values[PREDICTED].value if PREDICTED in values else None
     macs = values["macs"].value if "macs" in values else None
-    too_much = memory is not None and memory > allowed_memory(work.planned.limits) and work.planned.case.device == "cpu"
+    on_cpu, limits = work.planned.case.device == "cpu", work.planned.limits
+    too_much = on_cpu and memory is not None and memory > allowed_memory(limits, "cpu")
     problem = "oom: predicted to need more memory than is allowed" if too_much else ""
     before = seconds_before(work, store)
     seconds = before if before is not None else rough_seconds(work, registry, float(macs or 0))

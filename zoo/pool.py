@@ -126,6 +126,13 @@ class Server:
         self.log.close()
 
 
+def family() -> set[int]:
+    """Return this process and all that it started, and these started."""
+    import psutil
+
+    return {os.getpid(), *(process.pid for process in psutil.Process().children(recursive=True))}
+
+
 def wait(channels: Sequence[socket.socket], deadline: float) -> list[socket.socket]:
     """Block until one of the channels has something to read, or the deadline; return those that have."""
     with selectors.DefaultSelector() as selector:

@@ -25,6 +25,7 @@ from zoo.conditions import Watch
 from zoo.errors import ZooError
 from zoo.metrics import METRICS, PHASES, Phase
 from zoo.metrics.batch import knee_of, least_batch, open_end, probe_knee
+from zoo.nvml import Gpu
 from zoo.plan import Plan, Prints, Work, make_plan
 from zoo.pool import Died, Pool, Worker
 from zoo.progress import Reporter
@@ -59,9 +60,11 @@ def follows(metric: str) -> bool:
     return metric in METRICS and (METRICS[metric].derived or bool(METRICS[metric].ratio_of))
 
 
-def allowed_memory(limits: Limits) -> int:
-    """Return the bytes that a case may take: its limit, or most of what the machine has free now."""
-    return limits.memory or int(environment.available_memory() * MEMORY_SHARE)
+def allowed_memory(limits: Limits, device: str | None) -> int:
+    """Return the bytes that a case may take: its limit, or most of what the machine, or its GPU, has free now."""
+    gpu = Gpu.first() if device == "cuda" and not limits.memory else None
+    free = gpu.free() if gpu else None
+    return limits.memory or int((free or environment.available_memory()) * MEMORY_SHARE)
 
 
 def is_probed(metric: str) -> bool:
@@ -119,7 +122,7 @@ class Session:
         """Look up what a case needs."""
         case = work.planned.case
         task = self.registry.task(case.task) if case.task else None
-        allowed = allowed_memory(work.planned.limits)
+        allowed = allowed_memory(work.planned.limits, case.device)
         return Member(work, self.registry.model(case.model), task, allowed, self.registry.for_workers)
 
     def may_run(self, member: Member, phase: Phase) -> bool:
@@ -166,6 +169,7 @@ class Session:
                         self.measure(m, metric, phase)
             if phase == "speed":
                 for m in alive:
+                    m.tell_pace()
                     m.derive()
                     m.conditions = m.conditions or watch.seen()
         finally:

@@ -11,9 +11,11 @@ from typing import Any
 
 from zoo.case import Case
 from zoo.conditions import choose_cores
+from zoo.jsonio import from_json
 from zoo.metrics import METRICS, PHASES, Phase
+from zoo.nvml import Reading, conditions, spoiled
 from zoo.plan import Work
-from zoo.pool import Died, Pool, Worker
+from zoo.pool import Died, Pool, Worker, family
 from zoo.record import Value
 from zoo.spec import ModelSpec, TaskSpec
 from zoo.statistics import PERCENTILE_SAMPLES, StoppingRule, is_steady, median_interval, percentile
@@ -23,6 +25,16 @@ REQUEST_SECONDS = 0.1
 WARM_UP = StoppingRule(target=0.0, min_samples=3, max_samples=1000, budget=1.0, overdraft=1.0)
 SAMPLING = StoppingRule()
 PERCENTILES = {"latency_p90": 0.9, "latency_p99": 0.99}
+CONVENTION = MappingProxyType(
+    {"latency": "synchronised each call", "throughput": "queued calls", "latency_graph": "replayed CUDA graph"}
+)
+# The share of a call that the host must take for the call to be launch-bound. On a GPU host and device work at the same
+# time, so the slower of them sets the pace: the host does where a call takes no longer than queueing it does, but for 3
+# %. That is timed on an empty queue, for on a full one (some 1,000 launches) queueing takes as long as the device does.
+# On a CPU one thing is done after the other, and the larger half sets the pace.
+LAUNCH_BOUND = MappingProxyType({"cuda": 0.97, "cpu": 0.5})
+HOST_SECONDS = 1.0  # for a call with a batch of none, after all samples
+PAUSE = 0.05  # seconds that a GPU is given to recover
 BOUNDED = MappingProxyType({"percent_of_bound": "fused bound", "mfu": "measured ceiling"})
 
 
@@ -119,21 +131,58 @@ class Member:
         return not BOUNDED.keys().isdisjoint(self.work.wanted["speed"])
 
     def sampled(self) -> list[str]:
-        """Return the metrics to sample: those wanted, and those that others follow from."""
+        """Return the metrics to sample: those wanted, and those that others follow from.
+
+        A capture that fails may leave the process unable to go on, so it comes last.
+        """
         wanted = [name for name in self.work.wanted["speed"] if METRICS[name].sampled]
         more = [*self.ratios(), *(["latency"] if not PERCENTILES.keys().isdisjoint(self.derived()) else [])]
-        if self.needs_bound() and not wanted and not more:
+        if self.needs_bound() and {"latency", "throughput"}.isdisjoint((*wanted, *more)):
             more = ["throughput"]
-        return list(dict.fromkeys((*wanted, *more)))
+        return sorted(dict.fromkeys((*wanted, *more)), key=lambda name: name == "latency_graph")
 
     def derive(self) -> None:
         """Work out what follows from the time of a call and its bound."""
         for name in self.derived():
-            timed = self.timed.get("latency") if name in PERCENTILES else None
-            timed = timed or self.timed.get("throughput") or self.timed.get("latency")
+            sources = ("latency",) if name in PERCENTILES else ("throughput", "latency")
+            found = [self.timed[source] for source in sources if source in self.timed]
+            timed = next((value for value in found if value.status == "ok"), found[0] if found else None)
             if timed is not None:
                 value = percentile_value(name, timed) if name in PERCENTILES else self.of_bound(name, timed)
                 self.keep("speed", {name: value})
+
+    def tell_pace(self) -> None:
+        """Say of each time how long the host takes for a call, and whether that sets the pace."""
+        timed = {name: v for name, v in self.timed.items() if v.status == "ok" and name in ("latency", "throughput")}
+        seconds = {name: self.seconds_of_call(value) for name, value in timed.items()}
+        device = self.case.device or "cpu"
+        on_cpu = device == "cpu"
+        alone = self.host_seconds() if on_cpu and timed else None
+        for name, value in timed.items():
+            host = alone or value.detail.get("host_seconds")
+            if host is not None:
+                # On a GPU the host and the device go side by side only where calls are queued.
+                call = seconds[name] if on_cpu else seconds.get("throughput", seconds[name])
+                bound = host >= LAUNCH_BOUND[device] * call
+                detail = {**value.detail, "host_seconds": host, **({"launch_bound": True} if bound else {})}
+                self.timed[name] = replace(value, detail=detail)
+                self.keep("speed", {name: self.timed[name]})
+
+    def seconds_of_call(self, timed: Value) -> float:
+        """Return the seconds of one call, from a latency or a throughput."""
+        assert timed.value is not None
+        return self.case.batch_size / timed.value if timed.unit == "1/s" else timed.value
+
+    def host_seconds(self) -> float | None:
+        """Return the seconds of a call with a batch of none; None where the model cannot take it, however that ends."""
+        if self.worker is None:
+            return None
+        try:
+            ask = {"do": "measure", "metric": "host_seconds"}
+            reply = self.worker.ask(ask, time.monotonic() + HOST_SECONDS)
+            return float(reply["values"]["host_seconds"]["value"])
+        except Died:
+            return None
 
     def of_bound(self, name: str, timed: Value) -> Value:
         """Return how near a time comes to what is possible."""
@@ -179,6 +228,8 @@ class Member:
 
 def percentile_value(name: str, latency: Value) -> Value:
     """Return a percentile of a latency's samples, or that there are too few of them."""
+    if latency.status != "ok":
+        return Value(status=latency.status, reason=latency.reason)
     share = PERCENTILES[name]
     found = percentile(latency.samples, share)
     if found is None:
@@ -225,35 +276,84 @@ class Sampler:
     spent: float = 0.0
     stop: str = ""
     seen: Sequence[int] = ()
+    device: list[int] = field(default_factory=list)
+    queued: list[int] = field(default_factory=list)
+    readings: list[Reading] = field(default_factory=list)
+    discarded: list[set[str]] = field(default_factory=list)
+    wasted: float = 0.0
 
     def request(self, count: int) -> list[int]:
-        """Ask the worker for samples; a death is kept as status and ends the sampling."""
+        """Ask the worker for samples, and again after a pause for those that a GPU took while it was held down.
+
+        A death is kept as status and ends the sampling, as does a budget that was spent on nothing else.
+        """
+        began = time.monotonic()
+        while (reply := self.ask(count)) is not None:
+            watched = [from_json(Reading, data) for data in reply.get("watched", [])]
+            why = spoiled(*watched) if watched else set()
+            if not why:
+                self.device += reply.get("device", [])
+                self.queued += reply.get("queued", [])
+                self.readings += watched
+                return list(reply["samples"])
+            self.discarded.append(why)
+            time.sleep(PAUSE)
+            self.spent += PAUSE
+            self.wasted, began = self.wasted + time.monotonic() - began, time.monotonic()
+            if self.wasted >= SAMPLING.budget:
+                self.give_up()
+                break
+        return []
+
+    def ask(self, count: int) -> dict[str, Any] | None:
+        """Return the worker's answer, None when there is none to be had."""
         worker, asked = self.member.worker, time.monotonic()
         if worker is None:
-            self.stop = "died"
-            return []
+            self.stop = "failed"
+            return None
         try:
-            reply = worker.ask(
-                {"do": "sample", "metric": self.metric, "count": count}, self.member.deadline(self.phase)
-            )
+            command = {"do": "sample", "metric": self.metric, "count": count}
+            reply = worker.ask(command, self.member.deadline(self.phase))
         except Died as died:
-            self.stop = "died"
-            self.member.fail(self.phase, died)
-            self.member.stop()
-            return []
+            self.stop = "failed"
+            if died.status == "unsupported":  # the worker has said so itself, and lives
+                self.refuse(died.reason)
+            else:
+                self.member.fail(self.phase, died)
+                self.member.stop()
+            return None
         self.calls = reply["calls"]
         self.spent += time.monotonic() - asked
-        return list(reply["samples"])
+        return reply
+
+    def give_up(self) -> None:
+        """End the sampling of a GPU that is held down again and again: with what there is, or without a value."""
+        self.stop = "budget"
+        if not self.samples:
+            self.stop = "failed"
+            whys = ", ".join(self.whys())
+            self.refuse(f"the GPU was held down in all of {len(self.discarded)} requests for samples: {whys}")
+
+    def whys(self) -> list[str]:
+        """Return why samples were thrown away."""
+        return sorted(set().union(*self.discarded))
+
+    def refuse(self, reason: str) -> None:
+        """Keep that there is no value of this metric, and why."""
+        value = Value(status="unsupported", reason=reason)
+        self.member.timed[self.metric] = value
+        self.member.keep(self.phase, {self.metric: value})
 
     def count(self, samples: Sequence[int], most: int) -> int:
         """Return how many samples fill one request."""
         return max(1, min(most, int(REQUEST_SECONDS * 1e9 / stdlib_statistics.median(samples)))) if samples else 1
 
     def warm_up(self) -> None:
-        """Call until two windows agree, or the warm-up's budget is spent."""
+        """Call until two windows agree, or the warm-up's budget is spent; nothing of it is kept."""
         seen: list[int] = []
         while not self.stop and not WARM_UP.reason(seen, self.spent) and not is_steady(seen, window=3, tolerance=0.05):
-            seen += self.request(self.count(seen, 20))
+            reply = self.ask(self.count(seen, 20))
+            seen += reply["samples"] if reply else []
         self.spent, self.seen = 0.0, seen
 
     def take(self) -> None:
@@ -269,17 +369,29 @@ class Sampler:
 
     def keep(self) -> None:
         """Turn the samples into the metric's value."""
-        if self.stop == "died":
+        if self.stop == "failed":
             return
         median, interval = stdlib_statistics.median(self.samples), median_interval(self.samples)
         per_call = (interval[0] / self.calls, interval[1] / self.calls) if interval else None
         value = timed_value(
             self.metric, self.member.case.batch_size, median / self.calls, per_call, tuple(self.samples)
         )
-        detail = {"warm_up": len(self.seen), "calls_per_sample": self.calls}
+        detail = {"warm_up": len(self.seen), "calls_per_sample": self.calls, **self.of_device()}
         value = replace(value, stop=self.stop, detail=detail)
         self.member.timed[self.metric] = value
         self.member.keep(self.phase, {self.metric: value})
+
+    def of_device(self) -> dict[str, Any]:
+        """Return what else is known of samples that a device with a queue took: seconds of one call, and conditions."""
+        found: dict[str, Any] = {}
+        if self.device:
+            found["device_seconds"] = stdlib_statistics.median(self.device) / self.calls / 1e9
+            found["host_seconds"] = stdlib_statistics.median(self.queued) / 1e9
+        if self.readings:
+            found["conditions"] = conditions(self.readings, family)
+        if self.discarded:
+            found["discarded"] = {"requests": len(self.discarded), "reasons": self.whys()}
+        return found
 
 
 def timed_value(
@@ -296,6 +408,6 @@ def timed_value(
         unit=METRICS[metric].unit,
         interval=(ends[0], ends[1]) if ends else None,
         n=len(samples),
-        convention={"latency": "synchronised each call", "throughput": "queued calls"}[metric],
+        convention=CONVENTION[metric],
         samples=samples,
     )

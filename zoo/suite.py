@@ -8,6 +8,7 @@ import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import yaml
@@ -22,7 +23,8 @@ from zoo.spec import ModelSpec, Scalar, TaskSpec, option_problem, read_layer
 
 # -- the schema ----------------------------------------------------------------------------------------------
 
-FIXED_AXES = ("size", "batch_size", "dtype", "device", "mode", "threads", "compile")
+FIXED_AXES = ("size", "batch_size", "dtype", "device", "mode", "threads", "compile", "attention_backend")
+NO_VALUE = MappingProxyType({"compile": "eager", "attention_backend": "auto"})  # what is kept as None
 KEY_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 SCALE = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
@@ -544,8 +546,7 @@ def make_case(
         message = f"model {spec.name} takes a {spec.input.axis}, such as {spec.sizes.default}, not {size}"
         raise file.error((*at, "size"), message)
     fixed = {name: value for name, value in point.items() if name in FIXED_AXES}
-    if fixed.get("compile") == "eager":
-        del fixed["compile"]
+    fixed = {name: value for name, value in fixed.items() if NO_VALUE.get(name) != value}
     knobs = {**options, **{name: value for name, value in point.items() if name not in FIXED_AXES}}
     knobs = {name: value for name, value in knobs.items() if spec.knobs[name] != value}
     return Case(model=spec.name, **{"threads": threads, **fixed, "size": size}, options=knobs)  # type: ignore[arg-type]

@@ -265,7 +265,7 @@ def axis_text(name: str, value: Scalar) -> str:
         return str(value)
     if name in MEANINGLESS_WHEN_NONE:
         return MISSING
-    return {"weights": "none", "compile": "eager"}.get(name, "default")
+    return {"weights": "none", "compile": "eager", "attention_backend": "auto"}.get(name, "default")
 
 
 def constant_axes(found: Sequence[Row], shown: Sequence[str]) -> list[str]:
@@ -583,6 +583,7 @@ class Notes:
         reason = entry.value.reason if entry.value.status != "ok" else ""
         said = [str(entry.value.detail.get(key, "")) for key in ("size", "end")]
         texts = [reason, uncounted(entry.value), *said, self.other_software(entry)]
+        texts += [launch_bound(entry), company(entry.value)]
         return tuple(self.number(text) for text in texts if text)
 
     def other_software(self, entry: Entry) -> str:
@@ -602,6 +603,22 @@ def uncounted(value: Value) -> str:
     ops = [op for op in value.detail.get("uncounted") or [] if op.get("material")]
     texts = [f"{op['name']} ({op['calls']} calls, {count_text(op['elements'])} elements)" for op in ops]
     return f"not counted: {', '.join(texts)}" if texts else ""
+
+
+def launch_bound(entry: Entry) -> str:
+    """Say that the host, not the device, sets the pace."""
+    if not entry.value.detail.get("launch_bound"):
+        return ""
+    if entry.case.device == "cuda":
+        return "launch-bound: the host takes as long to queue a call as the call takes, so the GPU waits for it"
+    return "launch-bound: a call with a batch of none takes half of the time or more"
+
+
+def company(value: Value) -> str:
+    """Say how many others computed on the GPU meanwhile."""
+    foreign = (value.detail.get("conditions") or {}).get("foreign") or 0
+    who = "another process" if foreign == 1 else f"{foreign} other processes"
+    return f"{who} computed on the GPU meanwhile" if foreign else ""
 
 
 def count_text(count: int) -> str:

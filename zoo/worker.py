@@ -11,23 +11,37 @@ import resource
 import socket
 import sys
 import traceback
-from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from zoo import data, plugins, registry, train
 from zoo.case import Case
+from zoo.environment import SETTINGS
 from zoo.errors import BadSize, BadSpec
 from zoo.jsonio import PACKET, from_json, send, to_json
-from zoo.metrics import CONVERTIBLE, ceilings, energy, macs, memory, meta, params, predicted_memory, roofline, speed
+from zoo.metrics import (
+    CONVERTIBLE,
+    attention,
+    ceilings,
+    energy,
+    macs,
+    memory,
+    meta,
+    params,
+    predicted_memory,
+    roofline,
+    speed,
+)
 from zoo.metrics.batch import largest_batch, least_batch, predicted_knee
 from zoo.metrics.counts import Count
-from zoo.nvml import Gpu
+from zoo.metrics.driver import Call, Driver, Unsupported, driver_of
 from zoo.record import Value
 from zoo.spec import ModelSpec, Size, TaskSpec, import_module, resolve
 
@@ -35,7 +49,10 @@ INPUT_SEED = 0
 # AdamW reads weight, gradient and both moments, and writes all but the gradient.
 ADAMW_TRAFFIC = 7
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "Cannot allocate memory")
-NOT_SUPPORTED = ("not implemented for", "no kernel image", "is not supported")
+NOT_SUPPORTED = (
+    *("not implemented for", "no kernel image", "is not supported"),
+    *("No available kernel", "No viable backend"),  # for attention, of the one backend that is allowed
+)
 
 
 def work(channel: socket.socket) -> None:
@@ -84,10 +101,6 @@ def failure(error: BaseException) -> dict[str, Any]:
     return {"failed": status, "reason": f"{type(error).__name__}: {text}{where}"}
 
 
-class Unsupported(Exception):
-    """Something that this machine or this torch cannot do."""
-
-
 @dataclass
 class Job:
     """One phase of one case."""
@@ -98,13 +111,15 @@ class Job:
     channel: socket.socket
     module: nn.Module | None = None
     optimizer: torch.optim.Optimizer | None = None
-    call: Callable[[], Any] = lambda: None
-    synchronize: Callable[[], None] = lambda: None
+    runnable: nn.Module | None = None
+    call: Call = lambda: None
+    replay: Call | None = None
     window: int = 0
     counted: Count | None = None
     inputs: data.Inputs = field(default=((), {}))
     custom: dict[str, str] = field(default_factory=dict)
     bodies: dict[str, str] = field(default_factory=dict)
+    held: ExitStack = field(default_factory=ExitStack)  # what lasts as long as the process
 
     @classmethod
     def prepare(cls, command: dict[str, Any], channel: socket.socket) -> Job:
@@ -127,8 +142,9 @@ class Job:
         if command["cores"]:
             os.sched_setaffinity(0, command["cores"])
         torch.set_num_threads(case.threads or 1)
-        torch.set_float32_matmul_precision("highest")
-        torch.backends.cudnn.allow_tf32 = False
+        apply_settings()
+        if case.attention_backend and command["phase"] != "static":
+            job.held.enter_context(attention.only(case.attention_backend))
         import_module(str(job.spec.build).rpartition(":")[0])
         if command["phase"] in ("memory", "speed"):
             job.build_for_real()
@@ -154,36 +170,44 @@ class Job:
             raise BadSpec(f"{self.spec.build} returns {type(module).__name__}; expected an nn.Module")
         return module.to(self.dtype)
 
-    def make_inputs(self, device: torch.device, seeded: bool = True) -> data.Inputs:
+    def make_inputs(self, device: torch.device, seeded: bool = True, batch_size: int | None = None) -> data.Inputs:
         """Make one batch of inputs on a device; on the meta device and for shapes alone there is no seed to set."""
+        batch_size = self.case.batch_size if batch_size is None else batch_size
         generator = torch.Generator(device).manual_seed(INPUT_SEED) if seeded else None
         make = resolve(str(self.spec.input.make))
         params = self.spec.input_params(self.case.options)
-        made: data.Inputs = make(self.size, self.case.batch_size, self.dtype, device, generator, **params)
+        made: data.Inputs = make(self.size, batch_size, self.dtype, device, generator, **params)
         return made
 
-    @property
-    def device(self) -> torch.device:
+    @cached_property
+    def driver(self) -> Driver:
         """The case's device. Unsupported when it is not there."""
-        if self.case.device == "cuda" and not torch.cuda.is_available():
-            raise Unsupported("this machine, or this build of torch, has no CUDA device")
-        return torch.device(self.case.device or "cpu")
+        return driver_of(self.case.device)
 
     def build_for_real(self) -> None:
         """Build model and inputs on the case's device, ready to be called as the case's mode says."""
-        device = self.device
+        device = self.driver.device
         with device:
             self.module = module = self.build()
         self.inputs = args, kwargs = self.make_inputs(device)
-        if self.case.mode == "inference":
-            run = self.compile(module.eval().requires_grad_(False))
-            # Dynamo takes tensors that are made in inference mode for others, and compiles again.
-            without_gradients = torch.inference_mode if self.case.compile is None else torch.no_grad
-            self.call = without_gradients()(lambda: run(*args, **kwargs))
-        else:
-            self.optimizer = memory.make_optimizer(module.train(), self.optimizer_name)
-            self.call = partial(memory.train_step, self.compile(module), self.inputs, self.optimizer)
-        self.synchronize = speed.synchronizer(device)
+        inference = self.case.mode == "inference"
+        module = module.eval().requires_grad_(False) if inference else module.train()
+        if self.case.attention_backend:
+            attention.check_backend(self.case.attention_backend, lambda: module(*args, **kwargs))
+        if not inference:
+            self.optimizer = memory.make_optimizer(module, self.optimizer_name)
+        self.runnable = self.compile(module)
+        self.call = self.call_on(self.inputs)
+
+    def call_on(self, inputs: data.Inputs) -> Call:
+        """Return a call of the model on inputs, as the case's mode says."""
+        assert self.runnable is not None
+        run, (args, kwargs) = self.runnable, inputs
+        if self.case.mode != "inference":
+            return partial(memory.train_step, run, inputs, self.optimizer)
+        # Dynamo takes tensors that are made in inference mode for others, and compiles again.
+        without_gradients = torch.inference_mode if self.case.compile is None else torch.no_grad
+        return without_gradients()(lambda: run(*args, **kwargs))
 
     def compile(self, module: nn.Module) -> nn.Module:
         """Return a module compiled as the case says, or as it is. Nothing falls back to eager without an error."""
@@ -340,14 +364,14 @@ class Job:
     def measure_fits(self) -> Value:
         """One call: that it returns is all."""
         self.call()
-        self.synchronize()
+        self.driver.synchronize()
         return Value(value=1)
 
     def measure_compile_time(self) -> Value:
         """Seconds of the first call less those of a later one, with what the compiler made of the model."""
         if self.case.compile is None:
             raise Unsupported("a model that is run eagerly is not compiled; compile=default would")
-        first, *later = speed.time_calls(self.call, 4, self.synchronize)
+        first, *later = speed.time_calls(self.call, 4, self.driver.synchronize)
         counters = torch._dynamo.utils.counters
         detail = {
             "graphs": counters["stats"]["unique_graphs"],
@@ -363,7 +387,7 @@ class Job:
         """Peak: storage of weights, inputs and the optimiser's state, and the high-water mark of a call above them."""
         assert self.module is not None
         if self.case.device == "cuda":
-            found = memory.peak_on_cuda(self.call, torch.device("cuda"))
+            found = memory.peak_on_device(self.call, self.driver)
             return Value(value=found["allocated"], unit="B", convention="cuda allocator", detail=dict(found))
         transient = memory.measure_peak(self.call)
         held = memory.storage_bytes(self.module, *self.inputs) + memory.state_bytes(self.optimizer)
@@ -372,10 +396,9 @@ class Job:
 
     def measure_energy(self) -> Value:
         """Joules of one sample, of all that the counter sees; an idle machine's watts are kept beside them."""
-        on_gpu = self.device.type == "cuda"
-        counter = energy.of_gpu(Gpu.open(uuid=gpu_uuid())) if on_gpu else energy.of_packages()
-        calls = speed.calls_per_window(self.call, self.synchronize)
-        found = energy.measure(counter, self.call, calls, speed.marker(self.device))
+        counter = energy.of_gpu(self.driver.gpu) if self.case.device == "cuda" else energy.of_packages()
+        calls = speed.calls_per_window(self.call, self.driver.synchronize)
+        found = energy.measure(counter, self.call, calls, self.driver.mark)
         batch = self.case.batch_size
         low, high = found.interval
         return Value(
@@ -387,16 +410,47 @@ class Job:
             detail=found.detail,
         )
 
+    def measure_host_seconds(self) -> Value:
+        """Seconds of a call with a batch of none: Python, torch's dispatcher, and what no sample shares in."""
+        if self.case.compile is not None:
+            raise Unsupported("another batch is compiled anew")
+        inputs = self.make_inputs(self.driver.device, batch_size=0)
+        if all(leaf.numel() for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)):
+            raise Unsupported("these inputs have no batch of none")
+        return Value(value=min(speed.time_calls(self.call_on(inputs), 4, self.driver.synchronize)) / 1e9, unit="s")
+
     def sample(self, metric: str, count: int) -> dict[str, Any]:
-        """Return ``count`` samples in nanoseconds: of one synchronised call, or of a window of queued calls."""
-        if metric == "latency":
-            return {"samples": speed.time_calls(self.call, count, self.synchronize), "calls": 1}
-        if not self.window:
-            self.window = speed.calls_per_window(self.call, self.synchronize)
+        """Return ``count`` samples in nanoseconds, of ``calls`` calls each, and what the device said meanwhile."""
+        call, calls = self.timed(metric)
+        before = self.driver.watch()
+        times = speed.take(call, count, calls, self.driver)
+        after = self.driver.watch()
         return {
-            "samples": speed.time_windows(self.call, count, self.window, self.synchronize),
-            "calls": self.window,
+            "samples": times.host,
+            "calls": calls,
+            "device": [*times.device],
+            "queued": [*times.queued],
+            "watched": [to_json(reading) for reading in (before, after) if reading],
         }
+
+    def timed(self, metric: str) -> tuple[Call, int]:
+        """Return what one sample of a metric calls, and how often."""
+        if metric == "latency_graph":
+            self.replay = self.replay or self.capture()
+            return self.replay, 1
+        if metric == "latency":
+            return self.call, 1
+        self.window = self.window or speed.calls_per_window(self.call, self.driver.synchronize)
+        return self.call, self.window
+
+    def capture(self) -> Call:
+        """Capture the case's call as a CUDA graph, in training with an optimiser that allows it."""
+        if self.case.mode == "training":
+            assert self.module is not None
+            make = partial(memory.make_adamw, **self.driver.capturable)
+            self.optimizer = memory.make_optimizer(self.module, make)
+            self.call = self.call_on(self.inputs)
+        return self.driver.capture(self.call)
 
     # trained
 
@@ -406,7 +460,7 @@ class Job:
         load = resolve(str(task.data))
         images, targets = data.stack(load("train"), self.size)
         adapter = resolve(str(self.spec.adapters[task.kind]))(label_smoothing=recipe.label_smoothing)
-        device = self.device
+        device = self.driver.device
         with device:
             module = self.build()
 
@@ -435,15 +489,16 @@ class Job:
 
 def measure_ceilings(device: str, dtype: str, threads: int) -> dict[str, float]:
     """Return what this machine does at most. Unsupported when the device is not there."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise Unsupported("this machine, or this build of torch, has no CUDA device")
     torch.set_num_threads(threads)
-    return dict(vars(ceilings.measure(torch.device(device), getattr(torch, dtype))))
+    apply_settings()
+    return dict(vars(ceilings.measure(driver_of(device), getattr(torch, dtype))))
 
 
-def gpu_uuid() -> str:
-    """Return the current GPU as NVIDIA's library names it, which counts otherwise where some are hidden."""
-    return f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
+def apply_settings() -> None:
+    """Set what decides a number on every device, and is recorded with the machine."""
+    torch.set_float32_matmul_precision(SETTINGS["float32_matmul_precision"])
+    torch.backends.cudnn.allow_tf32 = SETTINGS["cudnn_allow_tf32"]
+    torch.backends.cudnn.benchmark = SETTINGS["cudnn_benchmark"]
 
 
 def limit_memory(allowed: int) -> None:

@@ -53,6 +53,7 @@ CONVENTIONS = {
     "from the predicted one on, each in a fresh process; the case's own batch size has no part in it",
     "cuda allocator": "the most that torch held at once",
     "synchronised each call": "one call, waited for",
+    "replayed CUDA graph": "one call, captured once as a CUDA graph, replayed and waited for",
     "queued calls": "calls queued one after the other",
     "beside the baseline": "to the group's baseline, side by side in sets of fresh processes; the baseline's own row "
     "says what it differs from itself, which is no difference",
@@ -98,6 +99,14 @@ METRICS: dict[str, HarnessMetric] = {
         HarnessMetric("latency_ratio", "1", False, BETWEEN, phase="speed", ratio_of="latency", title="Latency ratio"),
         HarnessMetric(
             "throughput_ratio", "1", True, BETWEEN, phase="speed", ratio_of="throughput", title="Throughput ratio"
+        ),
+        HarnessMetric(
+            "latency_graph",
+            "s",
+            phase="speed",
+            sampled=True,
+            interval="median within one process",
+            title="Latency (CUDA graph)",
         ),
         HarnessMetric("compile_time", "s", phase="speed", title="Compile time"),
         HarnessMetric("energy", "J", interval="geometric mean of windows", phase="speed", title="Energy a sample"),

@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from zoo.errors import ZooError
 from zoo.metrics import params
+from zoo.metrics.driver import Driver
 
 Inputs = tuple[Sequence[Any], Mapping[str, Any]]
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
@@ -46,6 +47,7 @@ def storage_bytes(module: nn.Module, args: Sequence[Any] = (), kwargs: Mapping[s
 
 # -- a step of training --------------------------------------------------------------------------------------
 
+make_adamw = partial(torch.optim.AdamW, lr=LEARNING_RATE)
 # The optimisers that a step may end with, as torch makes them on the CPU.
 OPTIMIZERS: Mapping[str, MakeOptimizer | None] = MappingProxyType(
     {
@@ -53,7 +55,7 @@ OPTIMIZERS: Mapping[str, MakeOptimizer | None] = MappingProxyType(
         "sgd": partial(torch.optim.SGD, lr=LEARNING_RATE),
         "sgd_momentum": partial(torch.optim.SGD, lr=LEARNING_RATE, momentum=0.9),
         "adam": partial(torch.optim.Adam, lr=LEARNING_RATE),
-        "adamw": partial(torch.optim.AdamW, lr=LEARNING_RATE),
+        "adamw": make_adamw,
     }
 )
 
@@ -161,20 +163,16 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None)
 
 
-def peak_on_cuda(call: Callable[[], object], device: torch.device) -> dict[str, int]:
-    """Return the peak bytes of a call on a CUDA device, weights and inputs included.
+def peak_on_device(call: Callable[[], object], driver: Driver) -> dict[str, int]:
+    """Return the peak bytes of a call on a device whose allocator keeps count, weights and inputs included.
 
-    ``allocated`` is what tensors took, ``reserved`` what the allocator took from the device for them. The first call,
-    which loads libraries and picks kernels, is not measured.
+    ``allocated`` is what tensors took, ``reserved`` what the allocator took from the device for them, ``driver`` what
+    is in use on the device, by the context and by other processes too, ``held`` what tensors took before the call. The
+    first call, which loads libraries and picks kernels, is not measured.
     """
     call()
-    torch.cuda.synchronize(device)
-    gc.collect()
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats(device)
+    driver.synchronize()
+    held = driver.reset_peaks()
     call()
-    torch.cuda.synchronize(device)
-    return {
-        "allocated": torch.cuda.max_memory_allocated(device),
-        "reserved": torch.cuda.max_memory_reserved(device),
-    }
+    driver.synchronize()
+    return {**driver.peaks(), "held": held}
