@@ -9,6 +9,7 @@ import torch
 
 from zoo.case import Case
 from zoo.metrics import PHASES, ceilings
+from zoo.metrics.driver import driver_of
 from zoo.plan import Work
 from zoo.record import Value
 from zoo.sampling import Member, Sampler, percentile_value
@@ -91,6 +92,6 @@ def test_sampling_goes_on_until_a_percentile_that_is_wanted_can_be_told() -> Non
 def test_ceilings_are_what_a_product_and_a_copy_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ceilings, "SIDES", {"cpu": (256, 512)})
     monkeypatch.setattr(ceilings, "COPIED", {"cpu": 2**24})
-    found = ceilings.measure(torch.device("cpu"), torch.float32)
+    found = ceilings.measure(driver_of("cpu"), torch.float32)
     assert 1e9 < found.flops < 1e14
     assert 1e8 < found.bandwidth < 1e13
