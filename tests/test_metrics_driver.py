@@ -100,7 +100,9 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     }
     for name, answer in answers.items():
         monkeypatch.setattr(torch.cuda, name, note(name, answer))
-    monkeypatch.setattr(torch.cuda, "Event", lambda enable_timing: SimpleNamespace(record=note(f"event {enable_timing}")))
+    monkeypatch.setattr(
+        torch.cuda, "Event", lambda enable_timing: SimpleNamespace(record=note(f"event {enable_timing}"))
+    )
     return called
 
 
@@ -126,7 +128,15 @@ def test_events_are_made_once_and_before_anything_is_timed(log: list[str]) -> No
 
 def test_a_capture_comes_after_calls_on_a_side_stream(log: list[str]) -> None:
     replay = Cuda().capture(lambda: log.append("call"))
-    assert log[log.index("stream") :] == ["stream", *["call"] * 3, "current_stream", "wait", "CUDAGraph", "graph", "call"]
+    assert log[log.index("stream") :] == [
+        "stream",
+        *["call"] * 3,
+        "current_stream",
+        "wait",
+        "CUDAGraph",
+        "graph",
+        "call",
+    ]
     replay()
     assert log[-1] == "replay"
 

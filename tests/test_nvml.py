@@ -54,9 +54,7 @@ def test_a_list_of_processes_that_lacks_this_one_is_of_another_namespace(
     assert found.read().processes is None
 
 
-@pytest.mark.parametrize(
-    "reason", ["hardware slowdown", "thermal (software)", "thermal (hardware)", "power brake"]
-)
+@pytest.mark.parametrize("reason", ["hardware slowdown", "thermal (software)", "thermal (hardware)", "power brake"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_heat_and_hardware_spoil_a_request(reason: str, when: str) -> None:
     hot = Reading(1980, 1980, (reason,))

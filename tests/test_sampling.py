@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 
+from zoo import sampling
 from zoo.case import Case
 from zoo.metrics import PHASES, ceilings
 from zoo.metrics.driver import driver_of
+from zoo.nvml import Reading
 from zoo.plan import Work
+from zoo.pool import Died
 from zoo.record import Value
-from zoo.sampling import Member, Sampler, percentile_value
+from zoo.sampling import Member, Sampler, percentile_value, sample_interleaved
 from zoo.statistics import percentile
 from zoo.suite import Limits, Planned
 
 
-def member(*wanted: str, batch_size: int = 4) -> Member:
+def member(*wanted: str, batch_size: int = 4, device: str = "cpu") -> Member:
     """Return a case of which some metrics are wanted."""
-    case = Case("model", "32px", batch_size)
+    case = Case("model", "32px", batch_size, device=device)
     work = Work(Planned(case, wanted, Limits()), {**dict.fromkeys(PHASES, ()), "speed": wanted})  # type: ignore[arg-type]
     unknown: Any = None
     return Member(work, unknown, None, 0, {})
@@ -95,3 +99,183 @@ def test_ceilings_are_what_a_product_and_a_copy_reach(monkeypatch: pytest.Monkey
     found = ceilings.measure(driver_of("cpu"), torch.float32)
     assert 1e9 < found.flops < 1e14
     assert 1e8 < found.bandwidth < 1e13
+
+
+# -- a GPU, watched --------------------------------------------------------------------------------------------
+
+FINE = Reading(1980, 1980, (), 40, (1,))
+HOT = Reading(1200, 1980, ("thermal (hardware)",), 90, (1,))
+
+
+class Gpu:
+    """A worker on a GPU: a millisecond a call, of which the host queues for ``queued`` ns.
+
+    ``after`` is what is read after each request, the last for all that follow.
+    """
+
+    def __init__(self, *after: Reading, queued: int = 200_000) -> None:
+        self.after, self.queued, self.asked = [*after], queued, 0
+
+    def ask(self, command: dict[str, Any], deadline: float) -> dict[str, Any]:
+        """Return samples; hot ones are twice as long."""
+        self.asked += 1
+        after = self.after.pop(0) if len(self.after) > 1 else self.after[0]
+        calls = 1 if command["metric"] == "latency" else 10
+        took = calls * (2_000_000 if after.reasons else 1_000_000)
+        return {
+            "samples": [took] * command["count"],
+            "calls": calls,
+            "device": [took - 50_000] * command["count"],
+            "queued": [self.queued],
+            "watched": [vars(FINE), vars(after)],
+        }
+
+    def close(self) -> None:
+        """End."""
+
+
+def sampled_on(worker: Any, *metrics: str) -> Member:
+    """Sample metrics of a case on a GPU."""
+    m = member(*metrics, device="cuda")
+    m.worker = worker
+    for metric in m.sampled():
+        sample_interleaved([m], metric, "speed")
+    m.tell_pace()
+    m.derive()
+    return m
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a GPU recover at once."""
+    monkeypatch.setattr(sampling, "PAUSE", 0.0)
+
+
+def test_device_and_host_seconds_of_one_call_are_told() -> None:
+    found = sampled_on(Gpu(FINE), "latency", "throughput").found["speed"]
+    latency, throughput = found["latency"], found["throughput"]
+    assert (latency.value, throughput.value) == (1e-3, pytest.approx(4000))
+    assert latency.detail["device_seconds"] == pytest.approx(0.95e-3)
+    assert throughput.detail["device_seconds"] == pytest.approx(0.995e-3)
+    assert latency.detail["host_seconds"] == throughput.detail["host_seconds"] == pytest.approx(0.2e-3)
+    assert latency.detail["conditions"]["sm_clock"] == [1980, 1980]
+    assert "discarded" not in latency.detail
+    assert "launch_bound" not in {**latency.detail, **throughput.detail}
+
+
+def test_a_request_that_heat_spoiled_is_taken_again() -> None:
+    worker = Gpu(FINE, FINE, HOT, FINE, HOT, FINE)  # two requests warm up
+    latency = sampled_on(worker, "latency").found["speed"]["latency"]
+    assert set(latency.samples) == {1_000_000}
+    assert latency.detail["discarded"] == {"requests": 2, "reasons": ["thermal (hardware)"]}
+    assert latency.detail["conditions"]["temperature"] == 40
+
+
+def test_a_power_cap_is_told_and_spoils_nothing() -> None:
+    capped = Reading(1300, 1980, ("power cap (software)",), 60, (1,))
+    latency = sampled_on(Gpu(capped), "latency").found["speed"]["latency"]
+    assert latency.status == "ok"
+    assert latency.detail["conditions"]["reasons"] == ["power cap (software)"]
+    assert latency.detail["conditions"]["sm_clock"] == [1300, 1980]
+
+
+def test_a_gpu_that_never_recovers_has_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "SAMPLING", sampling.StoppingRule(budget=0.1))
+    monkeypatch.setattr(sampling, "PAUSE", 0.02)
+    m = sampled_on(Gpu(HOT), "latency", "latency_p90")
+    for name in ("latency", "latency_p90"):
+        value = m.found["speed"][name]
+        assert (value.status, value.value) == ("unsupported", None)
+        assert value.reason.startswith("the GPU was held down in all of ")
+        assert value.reason.endswith("requests for samples: thermal (hardware)")
+
+
+def test_a_gpu_that_is_held_down_later_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "SAMPLING", sampling.StoppingRule(min_samples=500, budget=0.1))
+    monkeypatch.setattr(sampling, "REQUEST_SECONDS", 0.01)
+    monkeypatch.setattr(sampling, "PAUSE", 0.02)
+    latency = sampled_on(Gpu(*[FINE] * 8, HOT), "latency").found["speed"]["latency"]
+    assert (latency.status, latency.stop, set(latency.samples)) == ("ok", "budget", {1_000_000})
+
+
+def test_samples_of_a_comparison_are_taken_again_too() -> None:
+    sampler = Sampler(member("latency", device="cuda"), "latency", "speed")
+    sampler.member.worker = Gpu(HOT, HOT, FINE)  # type: ignore[assignment]
+    assert sampler.request(3) == [1_000_000] * 3
+
+
+def test_strangers_on_the_gpu_are_counted_and_our_own_workers_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "family", lambda: {1, 2})
+    shared = Reading(1980, 1980, (), 40, (1, 2, 3))
+    assert sampled_on(Gpu(shared), "latency").found["speed"]["latency"].detail["conditions"]["foreign"] == 1
+
+
+@pytest.mark.parametrize(
+    ("metrics", "queued", "bound"),
+    [
+        (("latency",), 980_000, {"latency"}),
+        (("latency",), 960_000, set()),
+        (("throughput",), 980_000, {"throughput"}),
+        (("latency", "throughput"), 980_000, {"latency", "throughput"}),
+        (("latency", "throughput"), 900_000, set()),
+    ],
+)
+def test_launch_bound_is_what_takes_no_longer_than_it_is_queued(
+    metrics: Sequence[str], queued: int, bound: set[str]
+) -> None:
+    found = sampled_on(Gpu(FINE, queued=queued), *metrics).found["speed"]
+    assert {name for name, value in found.items() if value.detail.get("launch_bound")} == bound
+
+
+class Processor:
+    """A worker on the CPU: a millisecond a call; a call with a batch of none takes ``host`` seconds, or fails."""
+
+    def __init__(self, host: float | None) -> None:
+        self.host = host
+
+    def ask(self, command: dict[str, Any], deadline: float) -> dict[str, Any]:
+        """Return samples, or the seconds of a call with a batch of none."""
+        if command["do"] == "sample":
+            return {"samples": [1_000_000] * command["count"], "calls": 1}
+        if self.host is None:
+            raise Died("killed", "the process ended with signal 8")
+        return {"values": {"host_seconds": {"value": self.host}}}
+
+
+@pytest.mark.parametrize(("host", "bound"), [(0.6e-3, True), (0.4e-3, None), (None, None)])
+def test_on_a_cpu_launch_bound_is_what_takes_half_of_its_time_for_nobody(
+    host: float | None, bound: bool | None
+) -> None:
+    m = member("latency")
+    m.worker = Processor(host)  # type: ignore[assignment]
+    sample_interleaved([m], "latency", "speed")
+    m.tell_pace()
+    latency = m.found["speed"]["latency"]
+    assert latency.status == "ok"
+    assert (latency.detail.get("host_seconds"), latency.detail.get("launch_bound")) == (host, bound)
+
+
+class Refuses(Gpu):
+    """A worker that cannot capture."""
+
+    def ask(self, command: dict[str, Any], deadline: float) -> dict[str, Any]:
+        """Fail for a graph alone."""
+        if command["metric"] == "latency_graph":
+            raise Died("unsupported", "cannot be captured: a wait")
+        return super().ask(command, deadline)
+
+
+def test_a_capture_that_fails_comes_last_and_takes_nothing_along() -> None:
+    m = sampled_on(Refuses(FINE), "latency_graph", "latency", "latency_p90")
+    assert m.sampled() == ["latency", "latency_graph"]
+    found = m.found["speed"]
+    assert (found["latency"].status, found["latency_p90"].status) == ("ok", "ok")
+    assert (found["latency_graph"].status, found["latency_graph"].reason) == (
+        "unsupported",
+        "cannot be captured: a wait",
+    )
+    assert m.worker is not None
+
+
+def test_a_graph_alone_is_no_time_to_set_beside_a_bound() -> None:
+    assert member("latency_graph", "mfu").sampled() == ["throughput", "latency_graph"]

@@ -44,11 +44,10 @@ class Reading:
 
     def spoils(self, working: bool) -> set[str]:
         """Return what makes a number bad that is taken now; a GPU that has not been ``working`` may clock low."""
-        reasons = set(self.reasons or ())
-        found = reasons & HELD_DOWN
+        reasons = set(self.reasons or ()) - ({"idle"} if working else set())
         low = self.sm_clock is not None and self.full_clock and self.sm_clock < LEAST_CLOCK * self.full_clock
-        excused = reasons - HELD_DOWN - ({"idle"} if working else set())
-        return found | {f"SM clock below {LEAST_CLOCK:.0%} of the highest"} if low and not excused else found
+        unexplained = {f"SM clock below {LEAST_CLOCK:.0%} of the highest"} if low and not reasons else set()
+        return reasons & HELD_DOWN or unexplained
 
 
 def spoiled(before: Reading, after: Reading) -> set[str]:
