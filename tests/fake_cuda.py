@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from zoo.metrics import driver, speed
+from zoo.metrics import ceilings, driver, speed
+from zoo.metrics.roofline import Ceilings
 from zoo.nvml import Gpu, Reading
 
 QUEUE = 1000  # launches that are queued at most; then the host waits
@@ -103,9 +104,10 @@ class FakeCuda(driver.Driver):
 
 
 def install(make: Callable[[], driver.Driver] = FakeCuda) -> None:
-    """Make it the CUDA device of this process."""
+    """Make it the CUDA device of this process, of 1 TFLOP/s and 100 GB/s."""
     setattr(driver, "Cuda", make)  # noqa: B010
     setattr(speed, "perf_counter_ns", lambda: CLOCK.now)  # noqa: B010
+    setattr(ceilings, "measure", lambda device, dtype: Ceilings(1e12, 1e11))  # noqa: B010
 
 
 # A list answers one call after the other, its last item all that follow; what is missing is not supported.

@@ -195,6 +195,7 @@ on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVID
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("default")
 @on_gpu
 def test_on_a_gpu_the_three_times_fit_together() -> None:
     cuda, x = driver_of("cuda"), torch.randn(4096, 4096, device="cuda")
@@ -208,6 +209,7 @@ def test_on_a_gpu_the_three_times_fit_together() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("default")
 @on_gpu
 @pytest.mark.parametrize("training", [False, True])
 def test_on_a_gpu_a_replay_does_what_the_call_does(training: bool) -> None:
@@ -234,6 +236,7 @@ def test_on_a_gpu_a_replay_does_what_the_call_does(training: bool) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("default")
 @on_gpu
 def test_on_a_gpu_a_call_that_waits_for_the_device_cannot_be_captured() -> None:
     x = torch.ones(8, device="cuda")
@@ -244,6 +247,7 @@ def test_on_a_gpu_a_call_that_waits_for_the_device_cannot_be_captured() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("default")
 @on_gpu
 def test_on_a_gpu_nvml_knows_this_process_and_the_clock() -> None:
     cuda = driver_of("cuda")
