@@ -30,6 +30,17 @@ def test_slug_of_a_gpu_is_its_name(monkeypatch):
     assert environment.describe("cuda")["gpu"] == "NVIDIA H200"
 
 
+def test_what_decides_a_number_on_a_gpu_is_recorded(monkeypatch):
+    monkeypatch.setattr(environment, "gpu_name", lambda: "NVIDIA H200")
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:64")
+    monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
+    told = environment.describe("cuda")
+    assert told["allocator"] == {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64"}
+    settings = {"float32_matmul_precision": "highest", "cudnn_allow_tf32": False, "cudnn_benchmark": False}
+    assert told["settings"] == environment.describe()["settings"] == settings
+    assert "allocator" not in environment.describe()
+
+
 def test_description_names_versions_but_no_host_user_or_path():
     told = environment.describe()
     assert {"torch", "timm", "torchvision", "python", "cpu", "cores", "memory", "launch"} <= set(told)

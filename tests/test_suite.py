@@ -294,3 +294,24 @@ def test_suites_survive_a_round_trip_through_json_and_yaml(document):
     suite = Suite.model_validate(document)
     assert Suite.model_validate_json(suite.model_dump_json(by_alias=True)) == suite
     assert parse_suite(yaml.safe_dump(document), Path("mine.yaml")).suite == suite
+
+
+def test_a_backend_of_attention_is_an_axis_and_auto_is_no_value(tmp_path, registry):
+    path = tmp_path / "s.yaml"
+    axes = "axes: {attention_backend: [auto, flash]}"
+    path.write_text(f"schema: 1\ngroups: [{{models: [vit_nano], {axes}, metrics: [latency]}}]\n")
+    assert [item.case.attention_backend for item in cases(path, registry)] == [None, "flash"]
+    path.write_text(path.read_text().replace("flash", "fast"))
+    with pytest.raises(BadSuite, match="expected one of auto, flash, efficient, cudnn, math"):
+        cases(path, registry)
+
+
+def test_the_suite_for_a_gpu_takes_every_architecture_at_three_sizes_or_more(registry):
+    found = expand(read_suite("models-gpu"), registry, Choice())
+    assert not [item.case.id for item in found if item.illegal]
+    assert {item.case.device for item in found} == {"cuda"}
+    sizes = {}
+    for item in found:
+        sizes.setdefault(item.case.model, set()).add(item.case.size)
+    assert len(sizes) == 8
+    assert min(map(len, sizes.values())) >= 3

@@ -337,6 +337,25 @@ def test_what_a_count_leaves_out_is_a_footnote() -> None:
     assert "[1] not counted: aten::fft_fft2 (12 calls, 1.200 M elements)" in text
 
 
+@pytest.mark.parametrize(
+    ("device", "detail", "note"),
+    [
+        ("cuda", {"launch_bound": True}, "launch-bound: the host takes as long to queue a call"),
+        ("cpu", {"launch_bound": True}, "launch-bound: a call with a batch of none takes half of the time"),
+        ("cuda", {"conditions": {"foreign": 1}}, "another process computed on the GPU meanwhile"),
+        ("cuda", {"conditions": {"foreign": 3}}, "3 other processes computed on the GPU meanwhile"),
+        ("cuda", {"conditions": {"foreign": 0, "sm_clock": None}}, None),
+        ("cuda", {"conditions": {"foreign": None}}, None),
+    ],
+)
+def test_what_a_time_was_taken_under_is_a_footnote(device: str, detail: dict[str, Any], note: str | None) -> None:
+    value = Value(value=0.01, unit="s", detail=detail)
+    made = make_table(
+        TableSpec(title="T", columns=["model", "latency"]), rows(results(timed("m", device=device, value=value)))
+    )
+    assert [text.startswith(note or "") for text in made.notes] == ([True] if note else [])
+
+
 def test_a_value_of_other_library_versions_is_a_footnote() -> None:
     older = MachineRecord("xeon-2core", {**ENVIRONMENT, "torch": "2.11.0"})
     records = (timed("a", machine=older), record(Case("b", "224px"), timed("b").metrics, day=2))

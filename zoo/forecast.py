@@ -17,9 +17,10 @@ from zoo.runner import PREDICTED, allowed_memory
 from zoo.sampling import SAMPLING, STATIC_SECONDS, WARM_UP
 from zoo.store import Store
 
-# Sustained FLOP/s of one core in fp32, and the seconds a worker takes to start and build a model: rough, and used only
-# for a case that was never run here.
+# Sustained FLOP/s of one core and of a GPU in fp32, and the seconds a worker takes to start and build a model: rough,
+# and used only for a case that was never run here.
 FLOPS_PER_CORE = 30e9
+FLOPS_ON_GPU = 10e12
 START_SECONDS = 0.5
 
 
@@ -98,7 +99,8 @@ def rough_seconds(work: Work, registry: Registry, macs: float) -> float:
     """Estimate a case from its MACs: building it, the budget of each sampled metric, and training."""
     case = work.planned.case
     passes = 1 if case.mode == "inference" else 3
-    call = passes * 2 * macs * case.batch_size / (FLOPS_PER_CORE * (case.threads or 1))
+    flops = FLOPS_ON_GPU if case.device == "cuda" else FLOPS_PER_CORE * (case.threads or 1)
+    call = passes * 2 * macs * case.batch_size / flops
     seconds = START_SECONDS
     for metric in work.wanted["speed"]:
         if not METRICS[metric].derived:
@@ -107,7 +109,7 @@ def rough_seconds(work: Work, registry: Registry, macs: float) -> float:
         seconds += START_SECONDS + 4 * call
     if work.wanted["task"] and case.task:
         recipe = registry.task(case.task).recipe(case.recipe)
-        seconds += recipe.steps * recipe.batch_size * 3 * 2 * macs / (FLOPS_PER_CORE * (case.threads or 1))
+        seconds += recipe.steps * recipe.batch_size * 3 * 2 * macs / flops
     return seconds
 
 
