@@ -70,10 +70,11 @@ def test_a_low_clock_spoils_unless_there_is_a_reason_that_lasts() -> None:
     assert spoiled(FINE, Reading(1000, 1980, None)) == {low}
 
 
-def test_a_gpu_that_idles_before_it_is_asked_for_work_may_clock_low() -> None:
-    idle = Reading(345, 1980, ("idle",))
-    assert spoiled(idle, FINE) == set()
-    assert spoiled(FINE, idle) == {"SM clock below 75% of the highest"}
+@pytest.mark.parametrize("reasons", [("idle",), ()])
+def test_a_gpu_may_clock_low_before_it_is_asked_for_work_and_not_after_it(reasons: tuple[str, ...]) -> None:
+    low = Reading(345, 1980, reasons)
+    assert spoiled(low, FINE) == set()
+    assert spoiled(FINE, low) == {"SM clock below 75% of the highest"}
 
 
 def test_conditions_sum_up_readings_and_count_strangers() -> None:

@@ -42,17 +42,24 @@ class Reading:
     temperature: int | None = None
     processes: tuple[int, ...] | None = None
 
-    def spoils(self, working: bool) -> set[str]:
-        """Return what makes a number bad that is taken now; a GPU that has not been ``working`` may clock low."""
-        reasons = set(self.reasons or ()) - ({"idle"} if working else set())
-        low = self.sm_clock is not None and self.full_clock and self.sm_clock < LEAST_CLOCK * self.full_clock
-        unexplained = {f"SM clock below {LEAST_CLOCK:.0%} of the highest"} if low and not reasons else set()
-        return reasons & HELD_DOWN or unexplained
+    def held_down(self) -> set[str]:
+        """Return by what heat or hardware the clock is held down."""
+        return set(self.reasons or ()) & HELD_DOWN
+
+    def low_clock(self) -> bool:
+        """Tell whether the clock is low for no reason that will last, such as a power cap."""
+        known = self.sm_clock is not None and self.full_clock is not None
+        low = known and self.sm_clock < LEAST_CLOCK * self.full_clock  # type: ignore[operator]
+        return low and not set(self.reasons or ()) - {"idle"}
 
 
 def spoiled(before: Reading, after: Reading) -> set[str]:
-    """Return what spoils samples that were taken between two readings; empty when nothing is known to."""
-    return before.spoils(working=False) | after.spoils(working=True)
+    """Return what spoils samples that were taken between two readings; empty when nothing is known to.
+
+    A clock is judged when the GPU has just worked: one that waits for work may lower it, and the next call raises it.
+    """
+    held = before.held_down() | after.held_down()
+    return held or ({f"SM clock below {LEAST_CLOCK:.0%} of the highest"} if after.low_clock() else set())
 
 
 def conditions(readings: Sequence[Reading], own: Callable[[], set[int]]) -> dict[str, Any]:
