@@ -43,16 +43,14 @@ LARGER, SMALLER = (1.05, 1.1), (0.95, 0.85)
 # Seconds that each case of a block may be timed for beside its baseline, or a quarter of its limit.
 BESIDE_SECONDS = 20.0
 # How a run finds out what a case differs from itself, and the longest call that it does so for, in seconds.
-QUICK = 1.0
+QUICK, BOTH = 1.0, ("latency", "throughput")
 NOISE = Effort(target=math.inf, budget=6.0, processes=3, rounds=4, turn=0.02)
 
 
 def is_quick(member: Member) -> bool:
-    """Tell whether a case that was timed can be timed beside itself in seconds: its calls are short, and eager."""
-    timed = next(iter(member.timed.values()))
-    assert timed.value is not None
-    seconds = member.case.batch_size / timed.value if timed.unit == "1/s" else timed.value
-    return member.case.compile is None and seconds <= QUICK
+    """Tell whether a case was timed and can be timed beside itself in seconds: its calls are short, and eager."""
+    seconds = [member.seconds_of_call(v) for name, v in member.timed.items() if name in BOTH and v.status == "ok"]
+    return member.case.compile is None and bool(seconds) and max(seconds) <= QUICK
 
 
 def follows(metric: str) -> bool:
@@ -107,7 +105,7 @@ class Session:
                 self.run_beside(members[0], active)
             elif active:
                 self.run_phase(active, phase)
-            for m in (m for m in active if phase == "speed" and m.timed):
+            for m in active if phase == "speed" else ():
                 if not self.room and is_quick(m):
                     self.noise(m)
                 m.conditions = {**self.room, **m.conditions}
@@ -212,7 +210,7 @@ class Session:
 
     def noise(self, member: Member) -> None:
         """Keep what a case that was timed differs from itself: the room that each number of this run has."""
-        metric = next(iter(member.timed))
+        metric = next(name for name in BOTH if name in member.timed)
         try:
             record = comparison_record(contest([member.again()], metric, self.pool, NOISE, self.on_progress), 1, metric)
         except Died as died:

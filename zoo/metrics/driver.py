@@ -67,9 +67,9 @@ class Driver:
         """Return what waits for all that is queued by now, and for nothing that is queued later."""
         return self.synchronize
 
-    @property
+    @cached_property
     def gpu(self) -> Gpu | None:
-        """What NVIDIA's management library knows of the device; None for one that it does not know."""
+        """NVIDIA's management library's view of the device; None for one that it does not know."""
         return None
 
     def watch(self) -> Reading | None:
