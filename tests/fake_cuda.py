@@ -112,7 +112,7 @@ def install(make: Callable[[], driver.Driver] = FakeCuda) -> None:
 
 # A list answers one call after the other, its last item all that follow; what is missing is not supported.
 PYNVML = """
-import json, os
+import json, os, psutil
 from types import SimpleNamespace
 
 ANSWERS = json.loads({answers!r})
@@ -134,7 +134,9 @@ def nvmlDeviceGetMemoryInfo(handle):
     return SimpleNamespace(free=2**30, used=2**30)
 
 def nvmlDeviceGetComputeRunningProcesses(handle):
-    return [SimpleNamespace(pid=pid) for pid in [os.getpid(), *ANSWERS.get("others", [])]]
+    # All workers that are alive are their server's children.
+    workers = [process.pid for process in psutil.Process().parent().children()] if ANSWERS.get("workers") else []
+    return [SimpleNamespace(pid=pid) for pid in {{os.getpid(), *workers, *ANSWERS.get("others", [])}}]
 
 def answer(name):
     if name not in ANSWERS:

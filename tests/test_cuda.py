@@ -57,6 +57,7 @@ def zoo_models():
 """
 
 FINE = {
+    "workers": True,
     "nvmlDeviceGetClockInfo": 1980,
     "nvmlDeviceGetMaxClockInfo": 1980,
     "nvmlDeviceGetCurrentClocksEventReasons": 0,
@@ -202,6 +203,10 @@ def test_two_models_are_compared_on_a_gpu(cuda: Any, tmp_path: Path, zoo: Any) -
     (record,) = store.load(tmp_path / "runs" / "compare").comparisons
     assert record.ratio == pytest.approx(0.501 / 1.001, rel=1e-3)
     assert record.verdict == "faster"
+    assert record.watched[0][0]["conditions"]["sm_clock"] == [1980, 1980]
+    assert {len(of_set) for of_set in record.watched} == {3}
+    # Three workers are on the GPU at once, and none is a stranger.
+    assert all(told["conditions"]["foreign"] == 0 for of_set in record.watched for told in of_set)
 
 
 CHATTY = """

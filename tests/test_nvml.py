@@ -43,7 +43,9 @@ def test_a_driver_that_refuses_everything_is_unknown(gpu: Any) -> None:
 def test_a_reading_is_all_at_once(gpu: Any) -> None:
     answers = {"ClockInfo": 1500, "MaxClockInfo": 1980, "CurrentClocksEventReasons": 0x24, "Temperature": 71}
     reading = gpu(**{f"nvmlDeviceGet{name}": value for name, value in answers.items()}, others=[4242]).read()
-    assert reading == Reading(1500, 1980, ("power cap (software)", "thermal (software)"), 71, tuple(sorted((4242, os.getpid()))))
+    assert reading == Reading(
+        1500, 1980, ("power cap (software)", "thermal (software)"), 71, tuple(sorted((4242, os.getpid())))
+    )
 
 
 def test_a_list_of_processes_that_lacks_this_one_is_of_another_namespace(

@@ -72,6 +72,7 @@ class Set:
     rounds: Sequence[Rounds]
     calls: Sequence[int]
     conditions: dict[str, Any] = field(default_factory=dict)
+    told: Sequence[dict[str, Any]] = ()  # by the device of each member
 
     def medians(self, index: int) -> list[float]:
         """Return the median nanoseconds of a member's call in every round."""
@@ -79,7 +80,7 @@ class Set:
 
     def without(self, index: int) -> Set:
         """Return the set less one member."""
-        return Set(less(self.rounds, index), less(self.calls, index), self.conditions)
+        return Set(less(self.rounds, index), less(self.calls, index), self.conditions, less(self.told, index))
 
 
 def less(items: Sequence[T], index: int) -> list[T]:
@@ -108,6 +109,10 @@ class Contest:
         """Return the median seconds of a member's call: of the medians of the sets."""
         return median(median(chain(*s.rounds[index])) / s.calls[index] for s in self.sets) / 1e9
 
+    def on_gpu(self) -> bool:
+        """Tell whether a device said anything of itself."""
+        return any(any(s.told) for s in self.sets)
+
     def conditions(self) -> dict[str, Any]:
         """Return what went on meanwhile: the mean over the sets, all cores that were used, and the noise."""
         seen = [s.conditions for s in self.sets]
@@ -122,7 +127,11 @@ class Contest:
         """Return a member's own metric: the mean over the processes, with an interval that holds how these differ."""
         member, found = self.members[index], ratio_of([s.medians(index) for s in self.sets])
         samples = tuple(chain(*(chain(*s.rounds[index]) for s in self.sets)))
-        detail = {"processes": found.processes, "calls_per_sample": [s.calls[index] for s in self.sets]}
+        detail = {
+            "processes": found.processes,
+            "calls_per_sample": [s.calls[index] for s in self.sets],
+            **self.sets[-1].told[index],
+        }
         some = samples[:: math.ceil(len(samples) / MOST_SAMPLES)]
         value = timed_value(metric, member.case.batch_size, found.value, found.interval, some)
         return replace(value, n=len(samples), stop=self.stop, detail=detail)
@@ -185,7 +194,8 @@ def one_set(members: Sequence[Member], metric: str, pool: Pool, effort: Effort) 
                 turns[index] += turn(samplers[index], effort)
             for of_member, samples in zip(rounds, turns, strict=True):
                 of_member.append(samples)
-        return Set(rounds, [sampler.calls for sampler in samplers], watch.seen())
+        told = [sampler.of_device() for sampler in samplers]
+        return Set(rounds, [sampler.calls for sampler in samplers], watch.seen(), told)
     finally:
         for member in members:
             member.stop()
@@ -195,7 +205,8 @@ def in_turn(members: Sequence[Member], metric: str, pool: Pool, effort: Effort) 
     """Sample the members one after the other, where they do not fit in memory together."""
     alone = [one_set([member], metric, pool, effort) for member in members]
     rounds = min(len(one.rounds[0]) for one in alone)
-    return Set([one.rounds[0][:rounds] for one in alone], [one.calls[0] for one in alone], alone[0].conditions)
+    of_each = [one.rounds[0][:rounds] for one in alone], [one.calls[0] for one in alone]
+    return Set(*of_each, alone[0].conditions, [one.told[0] for one in alone])
 
 
 def ready(member: Member, metric: str, pool: Pool) -> Sampler:
@@ -249,6 +260,7 @@ def comparison_record(found: Contest, index: int, metric: str) -> ComparisonReco
         protocol="interleaved" if found.interleaved else "sequential",
         calls=tuple(tuple(s.calls[i] for i in (0, index, -1)) for s in found.sets),
         samples=tuple(tuple(tuple(map(tuple, s.rounds[i])) for i in (0, index, -1)) for s in found.sets),
+        watched=tuple(tuple(s.told[i] for i in (0, index, -1)) for s in found.sets) if found.on_gpu() else (),
         conditions=found.conditions(),
     )
 

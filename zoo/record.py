@@ -90,6 +90,7 @@ class ComparisonRecord:
     processes. ``noise`` is the ratio of ``a`` to itself in the same block, ``margin`` what a difference must pass.
     ``protocol`` is ``interleaved``, or ``sequential`` where not all fitted in memory at once. ``samples`` are
     those of a, of b and of a once more: by set of processes, member and round, integer nanoseconds of ``calls`` calls.
+    ``watched`` is what a GPU told meanwhile, by set and member.
     """
 
     a: Case
@@ -111,6 +112,7 @@ class ComparisonRecord:
     protocol: str = "interleaved"
     calls: tuple[tuple[int, ...], ...] = ()
     samples: Samples = ()
+    watched: tuple[tuple[dict[str, Any], ...], ...] = ()
     fingerprint: dict[str, dict[str, str]] = field(default_factory=dict)
     environment: str = ""
     conditions: dict[str, Any] = field(default_factory=dict)

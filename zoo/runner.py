@@ -183,6 +183,7 @@ class Session:
         for m in active:
             if self.wanted(m, "speed"):
                 self.run_phase([m], "speed")
+            m.tell_pace()
             m.derive()
             failed = next((v.reason for v in baseline.found.get("speed", {}).values() if v.status != "ok"), "")
             without = Value(status="unsupported", reason=f"its baseline has no time: {failed}")
