@@ -43,6 +43,7 @@ pool
 plan
 progress sampling difference
 comparison
+session
 runner
 forecast
 tables

@@ -13,8 +13,8 @@ from zoo.plan import Plan, Work
 from zoo.pool import Died, Pool, Worker
 from zoo.record import Value
 from zoo.registry import Registry
-from zoo.runner import PREDICTED, allowed_memory
 from zoo.sampling import SAMPLING, STATIC_SECONDS, WARM_UP
+from zoo.session import PREDICTED, allowed_memory
 from zoo.store import Store
 
 # Sustained FLOP/s of one core and of a GPU in fp32, and the seconds a worker takes to start and build a model: rough,
