@@ -625,7 +625,7 @@ def print_comparison(
             store.append(machine)
         store.append(record)
     if as_json:
-        print_json({k: v for k, v in jsonio.to_json(record).items() if k not in ("samples", "calls")})
+        print_json({k: v for k, v in jsonio.to_json(record).items() if k not in ("samples", "calls", "watched")})
     else:
         print_record(record)
     return record.status != "ok" or record.verdict == "slower"
@@ -634,6 +634,7 @@ def print_comparison(
 def print_record(record: ComparisonRecord) -> None:
     """Print what a comparison tells, in words."""
     from zoo.breakdown import seconds_text
+    from zoo.conditions import MUCH_BUSY
 
     if record.ratio is None or record.interval is None or record.noise is None or record.noise_interval is None:
         click.echo(f"no comparison: {record.status}: {record.reason}")
@@ -650,6 +651,8 @@ def print_record(record: ComparisonRecord) -> None:
     why = {"tight": "until the interval was tight", "budget": "until the budget was spent"}[record.stop]
     sets = f"in {record.processes} sets of fresh processes with {record.rounds} rounds"
     click.echo(f"{how}, {sets}, {why}; 95 % interval of the ratio, {record.seconds:.0f} s")
+    if record.conditions.get("others", 0) > MUCH_BUSY:
+        click.echo(f"meanwhile other processes kept {record.conditions['others']:.1f} cores busy")
 
 
 def print_changes(a: Path, b: Path, as_json: bool) -> bool:

@@ -57,7 +57,8 @@ class Failed(Died):
     """A member of a contest that failed."""
 
     def __init__(self, member: Member) -> None:
-        value = next(v for v in member.found["speed"].values() if v.status != "ok")
+        value = member.failure()
+        assert value is not None
         super().__init__(value.status, f"{member.case.model}: {value.reason}")
         self.member = member
 

@@ -35,6 +35,7 @@ CONVENTION = MappingProxyType(
 LAUNCH_BOUND = MappingProxyType({"cuda": 0.97, "cpu": 0.5})
 HOST_SECONDS = 1.0  # for a call with a batch of none, after all samples
 PAUSE = 0.05  # seconds that a GPU is given to recover
+CLOCKS_UP = 0.3  # seconds of work after which a GPU's clocks have risen from where they idle
 BOUNDED = MappingProxyType({"percent_of_bound": "fused bound", "mfu": "measured ceiling"})
 
 
@@ -104,6 +105,11 @@ class Member:
             self.stop()
             return False
         return True
+
+    def failure(self) -> Value | None:
+        """Return the first of what was timed that has no value, None where there is none."""
+        tried = (*self.found.get("speed", {}).values(), *self.timed.values())
+        return next((value for value in tried if value.status != "ok"), None)
 
     def compiled(self) -> bool:
         """Compile, where the case says so; False when that failed, with the status kept. Nothing is run eagerly."""
@@ -349,9 +355,12 @@ class Sampler:
         return max(1, min(most, int(REQUEST_SECONDS * 1e9 / stdlib_statistics.median(samples)))) if samples else 1
 
     def warm_up(self) -> None:
-        """Call until two windows agree, or the warm-up's budget is spent; nothing of it is kept."""
+        """Call until two windows agree and clocks are up, or the warm-up's budget is spent; nothing of it is kept."""
         seen: list[int] = []
-        while not self.stop and not WARM_UP.reason(seen, self.spent) and not is_steady(seen, window=3, tolerance=0.05):
+        least = CLOCKS_UP if self.member.case.device == "cuda" else 0.0
+        while not self.stop and not WARM_UP.reason(seen, self.spent):
+            if self.spent >= least and is_steady(seen, window=3, tolerance=0.05):
+                break
             reply = self.ask(self.count(seen, 20))
             seen += reply["samples"] if reply else []
         self.spent, self.seen = 0.0, seen

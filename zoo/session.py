@@ -178,9 +178,10 @@ class Session:
                 self.run_phase([m], "speed")
             m.tell_pace()
             m.derive()
-            failed = next((v.reason for v in baseline.found.get("speed", {}).values() if v.status != "ok"), "")
-            without = Value(status="unsupported", reason=f"its baseline has no time: {failed}")
-            m.keep("speed", {name: without for name in m.ratios().values() if name not in m.found.get("speed", {})})
+            failed = baseline.failure()
+            without = Value(status="unsupported", reason=f"its baseline has no time: {failed.reason if failed else ''}")
+            missing = [name for name in m.ratios().values() if name not in m.found.get("speed", {})]
+            m.keep("speed", dict.fromkeys(missing, m.failure() or without))
 
     def beside(self, members: Sequence[Member], metric: str) -> None:
         """Sample a metric of members in turn; a failure is kept by who failed."""
