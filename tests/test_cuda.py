@@ -264,3 +264,40 @@ def test_on_a_gpu_a_suite_measures_everything(suite_file: Any, tmp_path: Path, z
             assert 0 < latency.detail["host_seconds"] < latency.value
             assert 0 < latency.detail["device_seconds"] < 1.1 * latency.value
             assert record.metrics["latency_graph"].value < 1.05 * latency.value
+
+
+WAITS = """
+from torch import nn
+from zoo import ModelSpec, hookimpl, image_classifier
+
+class Waits(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 10)
+
+    def forward(self, x):
+        y = self.linear(x.mean(dim=(2, 3)))
+        return y * 2 if not y.is_meta and float(y.sum()) > 0 else y
+
+def waits(size): return Waits()
+
+@hookimpl
+def zoo_models():
+    yield ModelSpec("waits", build=waits, **image_classifier(default=32))
+"""
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_on_a_gpu_a_model_that_waits_for_the_device_has_a_latency_and_no_graph(
+    suite_file: Any, tmp_path: Path, zoo: Any
+) -> None:
+    (tmp_path / "waits.py").write_text(WAITS)
+    axes, metrics = "{device: cuda, size: 32}", "[latency_graph, latency, throughput]"
+    path = suite_file(f"schema: 1\ngroups:\n  - {{models: [waits], axes: {axes}, metrics: {metrics}}}\n")
+    done = zoo("run", str(path), "--plugin", "waits.py", "--models", "waits")
+    assert done.returncode == 0, done.stderr
+    found = {name: v for r in store.load(tmp_path / "runs" / "mine").records for name, v in r.metrics.items()}
+    assert (found["latency"].status, found["throughput"].status) == ("ok", "ok")
+    assert found["latency_graph"].status == "unsupported"
+    assert found["latency_graph"].reason.startswith("cannot be captured")

@@ -238,17 +238,6 @@ def test_on_a_gpu_a_replay_does_what_the_call_does(training: bool) -> None:
 @pytest.mark.gpu
 @pytest.mark.filterwarnings("default")
 @on_gpu
-def test_on_a_gpu_a_call_that_waits_for_the_device_cannot_be_captured() -> None:
-    x = torch.ones(8, device="cuda")
-    with pytest.raises(Unsupported, match="cannot be captured"):
-        driver_of("cuda").capture(lambda: x.sum().item())
-    assert driver.first_cause(ValueError("fine")) == "fine"
-    assert x.sum().item() == 8, "the process goes on"
-
-
-@pytest.mark.gpu
-@pytest.mark.filterwarnings("default")
-@on_gpu
 def test_on_a_gpu_nvml_knows_this_process_and_the_clock() -> None:
     cuda = driver_of("cuda")
     torch.ones(8, device="cuda")

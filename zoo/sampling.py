@@ -28,10 +28,11 @@ PERCENTILES = {"latency_p90": 0.9, "latency_p99": 0.99}
 CONVENTION = MappingProxyType(
     {"latency": "synchronised each call", "throughput": "queued calls", "latency_graph": "replayed CUDA graph"}
 )
-# The share of a call that the host must take for the call to be launch-bound. On a GPU host and device work at the same
-# time, so the slower of them sets the pace: the host does where a call takes no longer than queueing it does, but for 3
-# %. That is timed on an empty queue, for on a full one (some 1,000 launches) queueing takes as long as the device does.
-# On a CPU one thing is done after the other, and the larger half sets the pace.
+# The share of a call's time that the host must take for the call to be launch-bound. On a GPU the two work side by side
+# and the slower sets the pace: the host, where a call takes no longer than queueing it does, give or take a thirtieth.
+# Queueing is timed on an empty queue: on a full one, of some 1,000 launches, it takes as long as the device does. (A call
+# that waits for the device itself looks the same, and the device then waits for the host as well.) On a CPU one thing
+# is done after the other, and the larger half sets the pace.
 LAUNCH_BOUND = MappingProxyType({"cuda": 0.97, "cpu": 0.5})
 HOST_SECONDS = 1.0  # for a call with a batch of none, after all samples
 PAUSE = 0.05  # seconds that a GPU is given to recover
@@ -187,7 +188,7 @@ class Member:
             ask = {"do": "measure", "metric": "host_seconds"}
             reply = self.worker.ask(ask, time.monotonic() + HOST_SECONDS)
             return float(reply["values"]["host_seconds"]["value"])
-        except Died:
+        except (Died, KeyError, TypeError, ValueError):
             return None
 
     def of_bound(self, name: str, timed: Value) -> Value:
