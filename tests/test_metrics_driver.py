@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.metrics import driver, memory, speed
+from zoo.metrics import memory, speed
 from zoo.metrics.driver import Cpu, Cuda, Unsupported, driver_of, first_cause
 from zoo.nvml import Gpu, Reading
 

@@ -30,9 +30,9 @@ CONVENTION = MappingProxyType(
 )
 # The share of a call's time that the host must take for the call to be launch-bound. On a GPU the two work side by side
 # and the slower sets the pace: the host, where a call takes no longer than queueing it does, give or take a thirtieth.
-# Queueing is timed on an empty queue: on a full one, of some 1,000 launches, it takes as long as the device does. (A call
-# that waits for the device itself looks the same, and the device then waits for the host as well.) On a CPU one thing
-# is done after the other, and the larger half sets the pace.
+# Queueing is timed on an empty queue: on a full one, of some 1,000 launches, it takes as long as the device does. A
+# call that waits for the device itself looks the same, and there the device waits for the host as well. On a CPU one
+# thing is done after the other, and the larger half sets the pace.
 LAUNCH_BOUND = MappingProxyType({"cuda": 0.97, "cpu": 0.5})
 HOST_SECONDS = 1.0  # for a call with a batch of none, after all samples
 PAUSE = 0.05  # seconds that a GPU is given to recover
