@@ -23,6 +23,7 @@ from zoo.statistics import Ratio, ratio_of
 
 Rounds = list[list[int]]  # samples by round, nanoseconds of a call or of a window of calls
 T = TypeVar("T")
+LONG = 0.25  # seconds of a call to which an empty cache makes no difference
 MOST_SAMPLES = 2_000  # of a case, that a record keeps
 
 
@@ -30,15 +31,16 @@ MOST_SAMPLES = 2_000  # of a case, that a record keeps
 class Effort:
     """How long to go on: until the interval's half-width is at most ``target``, or ``budget`` seconds are spent.
 
-    At least ``processes`` sets, whatever the budget; each set makes ``rounds`` rounds of two turns, or two where more
-    would be too slow for that many sets, and a turn lasts about ``turn`` seconds, or one call.
+    At least ``processes`` sets, whatever the budget; each set makes ``rounds`` rounds of two turns, or as many as the
+    budget has room for, two at least. A turn lasts about ``turn`` seconds, or one call: what disturbs a machine goes on
+    for longer than a call, so many short turns cancel it where few long ones do not.
     """
 
     target: float = 0.01
-    budget: float = 60.0
+    budget: float = 50.0
     processes: int = 5
-    rounds: int = 8
-    turn: float = 0.05
+    rounds: int = 32
+    turn: float = 0.01
 
     def reason(self, ratios: Sequence[Ratio], sets: int, elapsed: float) -> str | None:
         """Return why to stop, ``tight`` or ``budget``, or None to go on; another set takes as long as the others."""
@@ -188,8 +190,8 @@ def one_set(members: Sequence[Member], metric: str, pool: Pool, effort: Effort) 
         samplers = [ready(member, metric, pool) for member in members]
         watch = Watch.begin((member.worker.pid for member in members if member.worker), cores)
         rounds: list[Rounds] = [[] for _ in members]
-        seconds = 2 * sum(max(effort.turn, call_seconds(sampler)) for sampler in samplers)
-        for _ in range(effort.rounds_of(seconds)):
+        seconds = sum(call_seconds(sampler) * sum(calls_of_turn(sampler, effort)) for sampler in samplers)
+        for _ in range(effort.rounds_of(2 * seconds)):
             turns: list[list[int]] = [[] for _ in members]
             for index in [*range(len(members)), *reversed(range(len(members)))]:
                 turns[index] += turn(samplers[index], effort)
@@ -227,14 +229,20 @@ def call_seconds(sampler: Sampler) -> float:
     return median(sampler.seen[-10:]) / 1e9
 
 
+def calls_of_turn(sampler: Sampler, effort: Effort) -> tuple[int, int]:
+    """Return how many samples of a turn only warm the cache, and how many count."""
+    call = call_seconds(sampler)
+    return int(call < LONG), max(1, round(effort.turn / call))
+
+
 def turn(sampler: Sampler, effort: Effort) -> list[int]:
     """Take the samples of one turn. Failed when the worker fails.
 
-    The first of several fetches back what the turn before threw out of the cache, and is no sample: who comes after
-    himself, as the first and the last of a round do, would have an advantage.
+    The first fetches back what the turn before threw out of the cache, and is no sample unless it takes long: who comes
+    after himself, as the first and the last of a round do, would have an advantage.
     """
-    count = max(1, round(effort.turn / call_seconds(sampler)))
-    samples = sampler.request(count + 1)[1:] if count > 1 else sampler.request(1)
+    fetched, count = calls_of_turn(sampler, effort)
+    samples = sampler.request(fetched + count)[fetched:]
     if sampler.stop:
         raise Failed(sampler.member)
     return samples

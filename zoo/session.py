@@ -35,7 +35,7 @@ LARGER, SMALLER = (1.05, 1.1), (0.95, 0.85)
 BESIDE_SECONDS = 20.0
 # How a run finds out what a case differs from itself, and the longest call that it does so for, in seconds.
 QUICK, BOTH = 1.0, ("latency", "throughput")
-NOISE = Effort(target=math.inf, budget=6.0, processes=3, rounds=4, turn=0.02)
+NOISE = Effort(target=math.inf, budget=6.0, processes=3, rounds=12)
 
 
 def is_quick(member: Member) -> bool:
