@@ -37,6 +37,12 @@ def from_json(cls: type[T], data: Any) -> T:
     return record
 
 
+def get_ready(*classes: Hashable) -> None:
+    """Do now what the first reading of these dataclasses would otherwise wait for."""
+    for cls in classes:
+        _adapter(cls)
+
+
 @functools.cache
 def _adapter(cls: Hashable) -> TypeAdapter[Any]:
     from pydantic import TypeAdapter

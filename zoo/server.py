@@ -25,8 +25,9 @@ from typing import Any, NoReturn
 import psutil
 import torch
 
-from zoo.jsonio import PACKET, send
-from zoo.spec import import_module
+from zoo.case import Case
+from zoo.jsonio import PACKET, get_ready, send
+from zoo.spec import ModelSpec, TaskSpec, import_module
 from zoo.worker import work
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
@@ -37,6 +38,7 @@ def serve(channel: socket.socket, preload: list[str]) -> NoReturn:
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     threads = count_threads()
+    get_ready(ModelSpec, TaskSpec, Case)  # which each worker would do anew: 0.1 s
     for name in preload:
         # A worker meets the same error again, and reports it as its own.
         with contextlib.suppress(Exception):
