@@ -575,7 +575,7 @@ def run(
 @click.option("--metric", type=click.Choice(TIMES), default="latency", show_default=True)
 @click.option("--size", help="224px, 512tok; left out, each model's default.")
 @click.option("--set", "settings", multiple=True, metavar="AXIS=V", help="Any other axis: batch_size=16, threads=1.")
-@click.option("--budget", type=float, default=50.0, show_default=True, help="Seconds to get the interval tight.")
+@click.option("--budget", type=float, default=40.0, show_default=True, help="Seconds to get the interval tight.")
 @click.option("--out", default="runs", show_default=True, help="Where the record is kept.")
 @click.option("--gate", is_flag=True, help="Exit with 1 when B is slower or, between folders, worse.")
 @plugin_option

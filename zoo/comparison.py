@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from statistics import fmean, median
@@ -31,15 +31,17 @@ MOST_SAMPLES = 2_000  # of a case, that a record keeps
 class Effort:
     """How long to go on: until the interval's half-width is at most ``target``, or ``budget`` seconds are spent.
 
-    At least ``processes`` sets, whatever the budget; each set makes ``rounds`` rounds of two turns, or as many as the
-    budget has room for, two at least. A turn lasts about ``turn`` seconds, or one call: what disturbs a machine goes on
-    for longer than a call, so many short turns cancel it where few long ones do not.
+    At least ``processes`` sets, whatever the budget; each set makes ``rounds`` rounds of two turns, or so many that the
+    budget has room for ``sets`` of them, two at least: of twelve sets one can be surer than of five that are longer.
+    A turn lasts about ``turn`` seconds, or one call: what disturbs a machine goes on for longer than a call, so many
+    short turns cancel it where few long ones do not.
     """
 
     target: float = 0.01
-    budget: float = 50.0
+    budget: float = 40.0
     processes: int = 5
-    rounds: int = 32
+    sets: int = 12
+    rounds: int = 12
     turn: float = 0.01
 
     def reason(self, ratios: Sequence[Ratio], sets: int, elapsed: float) -> str | None:
@@ -52,7 +54,7 @@ class Effort:
 
     def rounds_of(self, seconds: float) -> int:
         """Return how many rounds of so many seconds a set makes."""
-        return max(2, int(min(self.rounds, self.budget / self.processes / seconds)))
+        return max(2, int(min(self.rounds, self.budget / self.sets / seconds)))
 
 
 class Failed(Died):
@@ -81,6 +83,10 @@ class Set:
         """Return the median nanoseconds of a member's call in every round."""
         return [median(samples) / self.calls[index] for samples in self.rounds[index]]
 
+    def beside(self, index: int) -> Iterator[tuple[float, float, float]]:
+        """Yield the medians of each round: of the baseline, a member, and the baseline's double."""
+        return zip(self.medians(0), self.medians(index), self.medians(-1), strict=True)
+
     def without(self, index: int) -> Set:
         """Return the set less one member."""
         return Set(less(self.rounds, index), less(self.calls, index), self.conditions, less(self.told, index))
@@ -101,12 +107,12 @@ class Contest:
     stop: str = ""
 
     def ratio(self, index: int) -> Ratio:
-        """Return how much longer a member takes than the baseline. ValueError for fewer than two sets."""
-        return ratio_of([[b / a for a, b in zip(s.medians(0), s.medians(index), strict=True)] for s in self.sets])
+        """Return how much longer a member takes than the baseline, both times. ValueError for fewer than two sets."""
+        return ratio_of([[b / math.sqrt(a * c) for a, b, c in s.beside(index)] for s in self.sets])
 
     def noise(self) -> Ratio:
         """Return the ratio of the baseline to itself."""
-        return self.ratio(len(self.members) - 1)
+        return ratio_of([[c / a for a, _, c in s.beside(0)] for s in self.sets])
 
     def seconds(self, index: int) -> float:
         """Return the median seconds of a member's call: of the medians of the sets."""
@@ -171,8 +177,8 @@ def contest(members: Sequence[Member], metric: str, pool: Pool, effort: Effort, 
             found.drop(failed)
             continue
         sets = len(found.sets)
-        indices = range(1, max(2, len(found.members) - 1))
-        ratios = [found.ratio(index) for index in indices] if sets > 1 else []
+        others = range(1, len(found.members) - 1)
+        ratios = ([found.ratio(index) for index in others] or [found.noise()]) if sets > 1 else []
         found.stop = effort.reason(ratios, sets, time.monotonic() - began) or ""
         tell(f"set {sets}" + "".join(f", {r.value:.3f} ± {r.half_width:.3f}" for r in ratios))
     return found
@@ -250,7 +256,8 @@ def turn(sampler: Sampler, effort: Effort) -> list[int]:
 
 def comparison_record(found: Contest, index: int, metric: str) -> ComparisonRecord:
     """Return what was found of a member beside the baseline, with every sample. It has no machine and no time yet."""
-    ratio, noise = found.ratio(index), found.noise()
+    noise = found.noise()
+    ratio = noise if index == len(found.members) - 1 else found.ratio(index)
     return ComparisonRecord(
         found.members[0].case,
         found.members[index].case,
