@@ -14,7 +14,7 @@ from zoo.pool import Died, Pool, Worker
 from zoo.record import Value
 from zoo.registry import Registry
 from zoo.sampling import SAMPLING, STATIC_SECONDS, WARM_UP
-from zoo.session import PREDICTED, allowed_memory
+from zoo.session import PREDICTED, allowed_memory, beside_seconds, follows
 from zoo.store import Store
 
 # Sustained FLOP/s of one core and of a GPU in fp32, and the seconds a worker takes to start and build a model: rough,
@@ -103,7 +103,9 @@ def rough_seconds(work: Work, registry: Registry, macs: float) -> float:
     call = passes * 2 * macs * case.batch_size / flops
     seconds = START_SECONDS
     for metric in work.wanted["speed"]:
-        if not METRICS[metric].derived:
+        if METRICS[metric].sampled and work.planned.baseline:
+            seconds += beside_seconds(work.planned.limits)
+        elif not follows(metric):
             seconds += START_SECONDS + metric_seconds(metric, call)
     if work.wanted["memory"]:
         seconds += START_SECONDS + 4 * call

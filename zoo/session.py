@@ -31,7 +31,7 @@ MEMORY_SHARE = 0.9
 PREDICTED = "peak_memory_predicted"
 # Batches to try: the predicted one, then shares of it, larger ones while they fit and smaller ones until one does.
 LARGER, SMALLER = (1.05, 1.1), (0.95, 0.85)
-# Seconds that each case of a block may be timed for beside its baseline, or a quarter of its limit.
+# Seconds beside a baseline, where a quarter of the case's limit is not less.
 BESIDE_SECONDS = 20.0
 # How a run finds out what a case differs from itself, and the longest call that it does so for, in seconds.
 QUICK, BOTH = 1.0, ("latency", "throughput")
@@ -42,6 +42,11 @@ def is_quick(member: Member) -> bool:
     """Tell whether a case was timed and can be timed beside itself in seconds: its calls are short, and eager."""
     seconds = [member.seconds_of_call(v) for name, v in member.timed.items() if name in BOTH and v.status == "ok"]
     return member.case.compile is None and bool(seconds) and max(seconds) <= QUICK
+
+
+def beside_seconds(limits: Limits) -> float:
+    """Return the seconds that each case of a block may be timed for beside its baseline."""
+    return min(BESIDE_SECONDS, limits.time / 4)
 
 
 def follows(metric: str) -> bool:
@@ -186,7 +191,7 @@ class Session:
     def beside(self, members: Sequence[Member], metric: str) -> None:
         """Sample a metric of members in turn; a failure is kept by who failed."""
         try:
-            seconds = min(BESIDE_SECONDS, members[0].work.planned.limits.time / 4)
+            seconds = beside_seconds(members[0].work.planned.limits)
             found = contest(members, metric, self.pool, Effort(budget=seconds * len(members)), self.on_progress)
         except Failed as failed:
             if not any(failed.member is m for m in members):  # the baseline's double
