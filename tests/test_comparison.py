@@ -12,7 +12,7 @@ import pytest
 
 from zoo import conditions
 from zoo.case import Case
-from zoo.comparison import Contest, Effort, Set, contest
+from zoo.comparison import Contest, Effort, Set, comparison_record, contest, ratio_value
 from zoo.metrics import PHASES
 from zoo.plan import Work
 from zoo.pool import Died, Pool
@@ -85,12 +85,12 @@ class Synthetic(Member):
 
 
 def synthetic(machine: Machine, call: Call, between: float = 0.0, needs: int = 0) -> Synthetic:
-    """Return a member that may take 100 bytes."""
+    """Return a member, where 100 bytes are free."""
     wanted = {**dict.fromkeys(PHASES, ()), "speed": ("latency",)}
     work = Work(Planned(Case("device", "1tok"), ("latency",), Limits()), wanted)  # type: ignore[arg-type]
     known: dict[str, object] = {}
     made = Synthetic(work, None, None, 100, known, machine=machine, call=call, between=between)  # type: ignore[arg-type]
-    made.predicted = needs
+    made.predicted, made.free = needs, 100
     return made
 
 
@@ -246,6 +246,16 @@ def test_more_calls_a_sample_are_no_slower() -> None:
     found = Contest([], sets=[Set(work, [1, 2, 1])] * 2)
     assert found.ratio(1).value == 1.0
     assert (found.seconds(0), found.seconds(1)) == (1e-7, 1e-7)
+
+
+def test_throughput_is_of_samples_and_not_of_calls() -> None:
+    """Eight samples in four times the time are twice the throughput."""
+    machine = Machine(np.random.default_rng(0))
+    members = [synthetic(machine, normal(1e6, 0.0)), synthetic(machine, normal(4e6, 0.0)).with_batch(8)]
+    found = Contest([*members, members[0]], "throughput", sets=[Set([[[1]], [[4]], [[1]]], [1, 1, 1])] * 2)
+    assert found.ratio(1).value == 0.5
+    assert ratio_value(comparison_record(found, 1), is_baseline=False).value == 2.0
+    assert found.ratio(1).verdict() == "faster"
 
 
 # -- ratios --------------------------------------------------------------------------------------------------

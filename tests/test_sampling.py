@@ -16,7 +16,7 @@ from zoo.nvml import Reading
 from zoo.plan import Work
 from zoo.pool import Died
 from zoo.record import Value
-from zoo.sampling import Member, Sampler, percentile_value, sample_interleaved
+from zoo.sampling import Member, Sampler, percentile_value, sample
 from zoo.statistics import percentile
 from zoo.suite import Limits, Planned
 
@@ -139,7 +139,7 @@ def sampled_on(worker: Any, *metrics: str) -> Member:
     m = member(*metrics, device="cuda")
     m.worker = worker
     for metric in m.sampled():
-        sample_interleaved([m], metric, "speed")
+        sample(m, metric, "speed")
     m.tell_pace()
     m.derive()
     return m
@@ -248,7 +248,7 @@ def test_on_a_cpu_launch_bound_is_what_takes_half_of_its_time_for_nobody(
 ) -> None:
     m = member("latency")
     m.worker = Processor(host)  # type: ignore[assignment]
-    sample_interleaved([m], "latency", "speed")
+    sample(m, "latency", "speed")
     m.tell_pace()
     latency = m.found["speed"]["latency"]
     assert latency.status == "ok"

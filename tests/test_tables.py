@@ -80,7 +80,7 @@ def test_a_ratio_is_printed_with_its_verdict_and_what_the_baseline_differs_from_
     assert "slower" in text
     assert "Latency ratio: to the group's baseline, side by side" in text
     assert "Latency: 95 % interval of the mean over fresh processes (8), n = 99." in text
-    assert "The same case, timed beside itself, differs by at most 1.2%." in text
+    assert "A case that is called in turn with itself differs by at most 1.2%." in text
     assert "other processes" not in text
 
 

@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from statistics import fmean, median
+from statistics import median
 from typing import Any, TypeVar
 
-from zoo.conditions import Watch
+from zoo.conditions import Watch, mean_of
 from zoo.metrics import METRICS
+from zoo.nvml import merged
 from zoo.pool import Died, Pool
 from zoo.record import ComparisonRecord, Samples, Value
 from zoo.sampling import Member, Sampler, share_cores, timed_value
@@ -23,6 +24,7 @@ from zoo.statistics import Ratio, ratio_of
 
 Rounds = list[list[int]]  # samples by round, nanoseconds of a call or of a window of calls
 T = TypeVar("T")
+APART = "timed after the baseline, not in turn with it: all of them do not fit in memory together"
 LONG = 0.25  # seconds of a call to which an empty cache makes no difference
 MOST_SAMPLES = 2_000  # of a case, that a record keeps
 
@@ -60,8 +62,8 @@ class Effort:
 class Failed(Died):
     """A member of a contest that failed."""
 
-    def __init__(self, member: Member) -> None:
-        value = member.failure()
+    def __init__(self, member: Member, metric: str) -> None:
+        value = member.failure(metric)
         assert value is not None
         super().__init__(value.status, f"{member.case.model}: {value.reason}")
         self.member = member
@@ -102,13 +104,21 @@ class Contest:
     """Samples of members, the first of which is the baseline and the last the baseline once more."""
 
     members: Sequence[Member]
+    metric: str = "latency"
     interleaved: bool = True
     sets: list[Set] = field(default_factory=list)
     stop: str = ""
 
     def ratio(self, index: int) -> Ratio:
         """Return how much longer a member takes than the baseline, both times. ValueError for fewer than two sets."""
-        return ratio_of([[b / math.sqrt(a * c) for a, b, c in s.beside(index)] for s in self.sets])
+        scale = self.scale(index)
+        return ratio_of([[scale * b / math.sqrt(a * c) for a, b, c in s.beside(index)] for s in self.sets])
+
+    def scale(self, index: int) -> float:
+        """Return by what a ratio of calls becomes one of samples, where the metric is of samples."""
+        if METRICS[self.metric].unit != "1/s":
+            return 1.0
+        return self.members[0].case.batch_size / self.members[index].case.batch_size
 
     def noise(self) -> Ratio:
         """Return the ratio of the baseline to itself."""
@@ -123,26 +133,21 @@ class Contest:
         return any(any(s.told) for s in self.sets)
 
     def conditions(self) -> dict[str, Any]:
-        """Return what went on meanwhile: the mean over the sets, all cores that were used, and the noise."""
-        seen = [s.conditions for s in self.sets]
-        cores = sorted(set(chain(*(c.get("cores", ()) for c in seen))))
-        found: dict[str, Any] = {"cores": cores, "noise": round(self.noise().furthest, 5)}
-        for name in ("others", "steal", "load"):
-            if values := [c[name] for c in seen if name in c]:
-                found[name] = round(fmean(values), 4)
-        return found
+        """Return what went on meanwhile, the noise included."""
+        seen = mean_of([s.conditions for s in self.sets])
+        return {**seen, "noise": round(self.noise().furthest, 5)}
 
-    def value(self, index: int, metric: str) -> Value:
+    def value(self, index: int) -> Value:
         """Return a member's own metric: the mean over the processes, with an interval that holds how these differ."""
         member, found = self.members[index], ratio_of([s.medians(index) for s in self.sets])
         samples = tuple(chain(*(chain(*s.rounds[index]) for s in self.sets)))
         detail = {
             "processes": found.processes,
             "calls_per_sample": [s.calls[index] for s in self.sets],
-            **self.sets[-1].told[index],
+            **told_in_all([s.told[index] for s in self.sets]),
         }
         some = samples[:: math.ceil(len(samples) / MOST_SAMPLES)]
-        value = timed_value(metric, member.case.batch_size, found.value, found.interval, some)
+        value = timed_value(self.metric, member.case.batch_size, found.value, found.interval, some)
         return replace(value, n=len(samples), stop=self.stop, detail=detail)
 
     def round_medians(self, index: int) -> Samples:
@@ -169,7 +174,7 @@ def contest(members: Sequence[Member], metric: str, pool: Pool, effort: Effort, 
     left out.
     """
     taking = [*members, members[0].again()]
-    found, began = Contest(taking, interleaved=fit_at_once(taking)), time.monotonic()
+    found, began = Contest(taking, metric, fit_at_once(taking)), time.monotonic()
     while not found.stop:
         try:
             found.sets.append((one_set if found.interleaved else in_turn)(found.members, metric, pool, effort))
@@ -185,8 +190,8 @@ def contest(members: Sequence[Member], metric: str, pool: Pool, effort: Effort, 
 
 
 def fit_at_once(members: Sequence[Member]) -> bool:
-    """Tell whether what all of them are predicted to need is allowed to each of them."""
-    return sum(member.predicted or 0 for member in members) <= min(member.limits_memory for member in members)
+    """Tell whether what all of them are predicted to need is free at the same time."""
+    return sum(member.predicted or 0 for member in members) <= members[0].free
 
 
 def one_set(members: Sequence[Member], metric: str, pool: Pool, effort: Effort) -> Set:
@@ -194,7 +199,7 @@ def one_set(members: Sequence[Member], metric: str, pool: Pool, effort: Effort) 
     try:
         cores = share_cores(members)
         samplers = [ready(member, metric, pool) for member in members]
-        watch = Watch.begin((member.worker.pid for member in members if member.worker), cores)
+        watch = Watch(cores)
         rounds: list[Rounds] = [[] for _ in members]
         seconds = sum(call_seconds(sampler) * sum(calls_of_turn(sampler, effort)) for sampler in samplers)
         for _ in range(effort.rounds_of(2 * seconds)):
@@ -215,18 +220,24 @@ def in_turn(members: Sequence[Member], metric: str, pool: Pool, effort: Effort) 
     alone = [one_set([member], metric, pool, effort) for member in members]
     rounds = min(len(one.rounds[0]) for one in alone)
     of_each = [one.rounds[0][:rounds] for one in alone], [one.calls[0] for one in alone]
-    return Set(*of_each, alone[0].conditions, [one.told[0] for one in alone])
+    return Set(*of_each, mean_of([one.conditions for one in alone]), [one.told[0] for one in alone])
+
+
+def told_in_all(told: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what a device told of a member in all sets: the last of what is a time, and all that went on."""
+    seen = [t["conditions"] for t in told if "conditions" in t]
+    return {**told[-1], **({"conditions": merged(seen)} if seen else {})}
 
 
 def ready(member: Member, metric: str, pool: Pool) -> Sampler:
     """Start a member and warm it up. Failed when it fails."""
     member.started = time.monotonic()
     if not member.start(pool, "speed", lambda _: None) or not member.compiled():
-        raise Failed(member)
+        raise Failed(member, metric)
     sampler = Sampler(member, metric, "speed")
     sampler.warm_up()
     if sampler.stop:
-        raise Failed(member)
+        raise Failed(member, metric)
     return sampler
 
 
@@ -248,20 +259,21 @@ def turn(sampler: Sampler, effort: Effort) -> list[int]:
     after himself, as the first and the last of a round do, would have an advantage.
     """
     fetched, count = calls_of_turn(sampler, effort)
+    sampler.member.started = time.monotonic()  # the others' turns are not the case's own time
     samples = sampler.request(fetched + count)[fetched:]
     if sampler.stop:
-        raise Failed(sampler.member)
+        raise Failed(sampler.member, sampler.metric)
     return samples
 
 
-def comparison_record(found: Contest, index: int, metric: str) -> ComparisonRecord:
+def comparison_record(found: Contest, index: int) -> ComparisonRecord:
     """Return what was found of a member beside the baseline, with every sample. It has no machine and no time yet."""
     noise = found.noise()
     ratio = noise if index == len(found.members) - 1 else found.ratio(index)
     return ComparisonRecord(
         found.members[0].case,
         found.members[index].case,
-        metric,
+        found.metric,
         ratio=ratio.value,
         interval=ratio.interval,
         verdict=ratio.verdict(noise.margin),
@@ -292,8 +304,9 @@ def ratio_value(record: ComparisonRecord, is_baseline: bool) -> Value:
         interval=(ends[0], ends[1]),
         n=record.rounds,
         stop=record.stop,
-        convention="beside the baseline" if record.protocol == "interleaved" else "after the baseline",
+        convention="beside the baseline",
         detail={
+            **({"apart": APART} if record.protocol == "sequential" else {}),
             "verdict": "baseline" if is_baseline else record.verdict,
             "baseline": record.a.id,
             "margin": record.margin,

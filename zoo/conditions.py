@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 SPENT_ON = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
@@ -67,42 +69,51 @@ def siblings(core: int) -> str:
 
 @dataclass(frozen=True)
 class Watch:
-    """What the cores do from a moment on, beside processes of our own."""
+    """What the cores do from a moment on, beside this process and all that it starts."""
 
-    own: tuple[int, ...]
-    cores: tuple[int, ...]
-    spent: float
-    before: Ticks = field(default_factory=ticks)
+    cores: tuple[int, ...]  # that are used for the measurement
+    before: Ticks = field(default_factory=lambda: ticks())
+    spent: float = field(default_factory=lambda: cpu_seconds())
     began: float = field(default_factory=time.monotonic)
-
-    @classmethod
-    def begin(cls, workers: Iterable[int], cores: tuple[int, ...]) -> Watch:
-        """Begin to watch; ``cores`` are those that the workers run on."""
-        own = (os.getpid(), *workers)
-        return cls(own, cores, cpu_seconds(own))
 
     def seen(self) -> dict[str, Any]:
         """Return the cores that were used, how many others kept busy, the host's share of them, and the load."""
-        after, elapsed = ticks(), time.monotonic() - self.began
+        after, spent, elapsed = ticks(), cpu_seconds() - self.spent, time.monotonic() - self.began
         used = {n: after[n] for n in os.sched_getaffinity(0) if n in self.before and n in after}
         found: dict[str, Any] = {"cores": list(self.cores), "load": round(os.getloadavg()[0], 2)}
         if used and elapsed > WATCHED:
             gone = {what: sum(now[what] - self.before[n][what] for n, now in used.items()) for what in SPENT_ON}
             busy = sum(gone[what] for what in WORKING) / os.sysconf("SC_CLK_TCK")
-            found["others"] = round(max(0.0, busy - cpu_seconds(self.own) + self.spent) / elapsed, 2)
+            found["others"] = round(max(0.0, busy - spent) / elapsed, 2)
             found["steal"] = round(gone["steal"] / max(1, sum(gone.values())), 4)
         return found
 
 
-def cpu_seconds(pids: Iterable[int]) -> float:
-    """Return the processor time that processes have taken; those that are gone count nothing."""
+def cpu_seconds() -> float:
+    """Return the processor time of this process and of all that it ever started, compilers of compilers included."""
     import psutil
 
-    total = 0.0
-    for pid in pids:
-        try:
-            spent = psutil.Process(pid).cpu_times()
-        except psutil.Error:
-            continue
-        total += spent.user + spent.system
-    return total
+    process = psutil.Process()
+    times = [process.cpu_times()]
+    for child in process.children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # one that has ended is in the times of who waited for it
+            times.append(child.cpu_times())
+    return float(sum(t.user + t.system + t.children_user + t.children_system for t in times))
+
+
+def mean_of(seen: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return several conditions as one: all cores that were used, and the means of the rest."""
+    found: dict[str, Any] = {"cores": sorted({core for c in seen for core in c.get("cores", ())})}
+    for name in ("others", "steal", "load"):
+        if values := [c[name] for c in seen if name in c]:
+            found[name] = round(fmean(values), 4)
+    return found
+
+
+def worst_of(seen: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return several conditions as one: all cores that were used, and the most of the rest."""
+    found = mean_of(seen)
+    for name in ("others", "steal", "load", "noise"):
+        if values := [c[name] for c in seen if name in c]:
+            found[name] = max(values)
+    return found

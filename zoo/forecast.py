@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from zoo import jsonio
-from zoo.metrics import METRICS, energy
+from zoo.metrics import METRICS, energy, follows, is_timed
 from zoo.metrics.batch import PROBES
 from zoo.plan import Plan, Work
 from zoo.pool import Died, Pool, Worker
 from zoo.record import Value
 from zoo.registry import Registry
 from zoo.sampling import SAMPLING, STATIC_SECONDS, WARM_UP
-from zoo.session import PREDICTED, allowed_memory, beside_seconds, follows
+from zoo.session import PREDICTED, allowed_memory, beside_seconds
 from zoo.store import Store
 
 # Sustained FLOP/s of one core and of a GPU in fp32, and the seconds a worker takes to start and build a model: rough,
@@ -102,10 +102,10 @@ def rough_seconds(work: Work, registry: Registry, macs: float) -> float:
     flops = FLOPS_ON_GPU if case.device == "cuda" else FLOPS_PER_CORE * (case.threads or 1)
     call = passes * 2 * macs * case.batch_size / flops
     seconds = START_SECONDS
+    beside = {METRICS[m].ratio_of or m for m in work.wanted["speed"] if is_timed(m)} if work.block else set()
+    seconds += len(beside) * beside_seconds(work.planned.limits)
     for metric in work.wanted["speed"]:
-        if METRICS[metric].sampled and work.planned.baseline:
-            seconds += beside_seconds(work.planned.limits)
-        elif not follows(metric):
+        if metric not in beside and not follows(metric):
             seconds += START_SECONDS + metric_seconds(metric, call)
     if work.wanted["memory"]:
         seconds += START_SECONDS + 4 * call

@@ -82,6 +82,20 @@ def conditions(readings: Sequence[Reading], own: Callable[[], set[int]]) -> dict
     }
 
 
+def merged(seen: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return several conditions as one: the widest span of clocks, the most of the others, every reason."""
+
+    def told(name: str) -> list[Any]:
+        return [found[name] for found in seen if found[name] is not None]
+
+    clocks = [clock for span in told("sm_clock") for clock in span]
+    return {
+        "sm_clock": [min(clocks), max(clocks)] if clocks else None,
+        **{name: max(told(name), default=None) for name in ("full_clock", "temperature", "foreign")},
+        "reasons": sorted({reason for reasons in told("reasons") for reason in reasons}),
+    }
+
+
 @dataclass(frozen=True)
 class Gpu:
     """One GPU, by its handle. A method returns None where the library gives no answer."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from zoo import environment, jsonio
 from zoo.case import Case
-from zoo.metrics import METRICS, PHASES, Phase
+from zoo.metrics import METRICS, PHASES, Phase, is_timed
 from zoo.plugins import Failure
 from zoo.record import PROTOCOL, digest
 from zoo.registry import Registry
@@ -26,9 +26,9 @@ class Work:
 
     @property
     def block(self) -> str:
-        """The case that this one is timed beside, by its id: those that name the same are measured together."""
-        beside = self.planned.baseline if self.wanted["speed"] else None
-        return (beside or self.planned.case).id
+        """The case that this one is timed beside, by its id; empty where it is measured alone."""
+        beside = self.planned.baseline if any(map(is_timed, self.wanted["speed"])) else None
+        return beside.id if beside else ""
 
 
 @dataclass
@@ -130,29 +130,31 @@ def make_plan(
 
 
 def blocks(works: Sequence[Work], items: Iterable[Planned]) -> list[Work]:
-    """Put the cases that are timed beside each other next to each other, their baseline first.
+    """Put the cases that are timed beside each other next to each other, their baseline first; all others stay put.
 
     A baseline of which everything is kept is timed once more, as the others are timed beside it.
     """
     baselines = {item.case.id: item for item in items if item.case == item.baseline}
-    found: dict[str, list[Work]] = {}
+    found: list[list[Work]] = []
+    named: dict[str, list[Work]] = {}
     for work in works:
-        found.setdefault(work.block, []).append(work)
-    return [work for id, block in found.items() for work in with_baseline(block, baselines.get(id))]
+        block = named.setdefault(work.block, []) if work.block else []
+        if not block:
+            found.append(block)
+        block.append(work)
+    for id, block in named.items():
+        block[:] = with_baseline(block, baselines[id])
+    return [work for block in found for work in block]
 
 
-def with_baseline(block: Sequence[Work], baseline: Planned | None) -> list[Work]:
-    """Return a block that begins with its baseline, to be timed wherever another one is."""
-    if baseline is None or not any(work.wanted["speed"] for work in block):
-        return [*block]
+def with_baseline(block: Sequence[Work], baseline: Planned) -> list[Work]:
+    """Return a block that begins with its baseline, of which all is timed that the others may want."""
     others = [work for work in block if work.planned.case != baseline.case]
-    first = next((w for w in block if w.planned.case == baseline.case), None) or Work(
+    first = next((work for work in block if work.planned.case == baseline.case), None) or Work(
         baseline, dict.fromkeys(PHASES, ()), f"{others[0].planned.case.model} is measured beside it"
     )
-    if not first.wanted["speed"]:
-        names = tuple(m for m in baseline.metrics if phase_of(m) == "speed")
-        first = replace(first, wanted={**first.wanted, "speed": names})
-    return [first, *others]
+    names = (*first.wanted["speed"], *filter(is_timed, baseline.metrics))
+    return [replace(first, wanted={**first.wanted, "speed": tuple(dict.fromkeys(names))}), *others]
 
 
 def to_run(

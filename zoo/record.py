@@ -89,7 +89,8 @@ class ComparisonRecord:
     ``ratio`` is of seconds, below 1 where b is faster, with a 95 % ``interval`` that holds the variation between
     processes. ``noise`` is the ratio of ``a`` to itself in the same block, ``margin`` what a difference must pass.
     ``protocol`` is ``interleaved``, or ``sequential`` where not all fitted in memory at once. ``samples`` are
-    those of a, of b and of a once more: by set of processes, member and round, integer nanoseconds of ``calls`` calls.
+    those of a, of b and of a once more: by set of processes, member and round, integer nanoseconds of ``calls`` calls;
+    of a suite's blocks only the median of each round.
     ``watched`` is what a GPU told meanwhile, by set and member.
     """
 

@@ -84,7 +84,7 @@ def run_request(request: Request, reporter: Reporter) -> Outcome:
         plan = make_plan(file, items, store, prints, request.retry, request.fresh)
         reporter.planned(plan)
         done = list(execute(plan, prints, store, reporter, request.stop_after))
-        left = len(plan.work) - len({work.planned.case.id for work, _ in done})
+        left = len(plan.work) - len({id(work) for work, _ in done})
         return Outcome(plan, store.folder, tuple(record for _, record in done), left)
 
 
@@ -172,13 +172,13 @@ def execute(
             if stop_after is not None and begins - began + longest > stop_after:
                 return
             reporter.started(number, works[0])
-            records: dict[str, list[CaseRecord]] = {work.planned.case.id: [] for work in works}
+            records: dict[int, list[CaseRecord]] = {id(work): [] for work in works}
             for work, record in found:
                 store.append(record)
-                records[work.planned.case.id].append(record)
+                records[id(work)].append(record)
                 yield work, record
             for work in works:
-                mine = records[work.planned.case.id]
+                mine = records[id(work)]
                 reporter.finished(number, work, mine, sum(record.seconds or 0.0 for record in mine))
                 number += 1
             longest = max(longest, time.monotonic() - begins)
@@ -193,7 +193,7 @@ def runs(session: Session, works: Sequence[Work]) -> Generator[tuple[Sequence[Wo
         if not quiet:
             yield from at_once(session, list(group))
             continue
-        for _, block in itertools.groupby(group, lambda work: work.block):
+        for _, block in itertools.groupby(group, lambda work: work.block or id(work)):
             together = list(block)
             yield together, session.run_block(together)
 

@@ -1,4 +1,4 @@
-"""A case while it is measured: its worker, what was found, and its samples, one or several cases in turn."""
+"""A case while it is measured: its worker, what was found, and its samples."""
 
 from __future__ import annotations
 
@@ -42,7 +42,11 @@ BOUNDED = MappingProxyType({"percent_of_bound": "fused bound", "mfu": "measured 
 
 @dataclass
 class Member:
-    """One case of a block, while it is measured."""
+    """One case of a block, while it is measured.
+
+    ``limits_memory`` is what it may take, ``free`` what all of a block may take together, both in bytes. ``used`` are
+    the seconds that its own phases took so far.
+    """
 
     work: Work
     spec: ModelSpec
@@ -54,6 +58,8 @@ class Member:
     timed: dict[str, Value] = field(default_factory=dict)
     predicted: int | None = None
     bound: Value | None = None
+    free: int = 0
+    used: float = 0.0
     cores: tuple[int, ...] = ()
     conditions: dict[str, Any] = field(default_factory=dict)
     worker: Worker | None = None
@@ -107,10 +113,11 @@ class Member:
             return False
         return True
 
-    def failure(self) -> Value | None:
-        """Return the first of what was timed that has no value, None where there is none."""
-        tried = (*self.found.get("speed", {}).values(), *self.timed.values())
-        return next((value for value in tried if value.status != "ok"), None)
+    def failure(self, metric: str) -> Value | None:
+        """Return why a metric that was sampled, or else its ratio, has no value; else why anything timed has none."""
+        found = {**self.found.get("speed", {}), **self.timed}
+        names = (metric, self.ratios().get(metric, ""), *found)
+        return next((found[name] for name in names if name in found and found[name].status != "ok"), None)
 
     def compiled(self) -> bool:
         """Compile, where the case says so; False when that failed, with the status kept. Nothing is run eagerly."""
@@ -224,7 +231,8 @@ class Member:
 
     def again(self) -> Member:
         """Return the same case, with nothing started and nothing found."""
-        return Member(self.work, self.spec, self.task, self.limits_memory, self.known, predicted=self.predicted)
+        kept = {"predicted": self.predicted, "free": self.free}
+        return Member(self.work, self.spec, self.task, self.limits_memory, self.known, **kept)  # type: ignore[arg-type]
 
     def stop(self) -> None:
         """End the worker, if there is one."""
@@ -256,19 +264,13 @@ def share_cores(members: Sequence[Member]) -> tuple[int, ...]:
 # -- sampling ------------------------------------------------------------------------------------------------
 
 
-def sample_interleaved(members: Sequence[Member], metric: str, phase: Phase) -> None:
-    """Sample a metric of all members in turn, A B B A, one process at a time, until each has enough."""
-    samplers = [Sampler(m, metric, phase) for m in members]
-    for sampler in samplers:
-        sampler.warm_up()
-    order = list(samplers)
-    while any(not s.stop for s in samplers):
-        for sampler in order:
-            if not sampler.stop:
-                sampler.take()
-        order.reverse()
-    for sampler in samplers:
-        sampler.keep()
+def sample(member: Member, metric: str, phase: Phase) -> None:
+    """Sample a metric until there are samples enough."""
+    sampler = Sampler(member, metric, phase)
+    sampler.warm_up()
+    while not sampler.stop:
+        sampler.take()
+    sampler.keep()
 
 
 @dataclass

@@ -14,16 +14,16 @@ from typing import Any
 
 from zoo import environment, jsonio
 from zoo.case import Case
-from zoo.comparison import Effort, Failed, comparison_record, contest, ratio_value
-from zoo.conditions import Watch
-from zoo.metrics import METRICS, PHASES, Phase
+from zoo.comparison import Contest, Effort, Failed, comparison_record, contest, ratio_value
+from zoo.conditions import Watch, worst_of
+from zoo.metrics import METRICS, PHASES, Phase, follows
 from zoo.metrics.batch import knee_of, least_batch, open_end, probe_knee
 from zoo.nvml import Gpu
 from zoo.plan import Prints, Work
 from zoo.pool import Died, Pool, Worker
 from zoo.record import CaseRecord, ComparisonRecord, Value
 from zoo.registry import Registry
-from zoo.sampling import STATIC_SECONDS, Member, sample_interleaved, share_cores
+from zoo.sampling import STATIC_SECONDS, Member, sample, share_cores
 from zoo.spec import ModelSpec
 from zoo.suite import Limits, Planned
 
@@ -49,9 +49,11 @@ def beside_seconds(limits: Limits) -> float:
     return min(BESIDE_SECONDS, limits.time / 4)
 
 
-def follows(metric: str) -> bool:
-    """Tell whether a metric is had from another, and not measured."""
-    return metric in METRICS and (METRICS[metric].derived or bool(METRICS[metric].ratio_of))
+def no_baseline(baseline: Member, metric: str) -> Value:
+    """Return why there is no ratio to a baseline that has no value; it is tried again when that is."""
+    failed = baseline.failure(metric)
+    status, reason = (failed.status, failed.reason) if failed else ("unsupported", "it was not run")
+    return Value(status=status, reason=f"its baseline has no time: {reason}")
 
 
 def allowed_memory(limits: Limits, device: str | None) -> int:
@@ -99,10 +101,11 @@ class Session:
         for phase in PHASES:
             active = [m for m in members if self.may_run(m, phase)]
             began = time.monotonic()
-            if phase == "speed" and works[0].planned.baseline:
+            if phase == "speed" and works[0].block:
                 self.run_beside(members[0], active)
-            elif active:
-                self.run_phase(active, phase)
+            else:
+                for m in active:
+                    self.run_phase(m, phase)
             for m in active if phase == "speed" else ():
                 if not self.room and is_quick(m):
                     self.noise(m)
@@ -118,8 +121,8 @@ class Session:
         """Look up what a case needs."""
         case = work.planned.case
         task = self.registry.task(case.task) if case.task else None
-        allowed = allowed_memory(work.planned.limits, case.device)
-        return Member(work, self.registry.model(case.model), task, allowed, self.registry.for_workers)
+        allowed, free = (allowed_memory(limits, case.device) for limits in (work.planned.limits, Limits()))
+        return Member(work, self.registry.model(case.model), task, allowed, self.registry.for_workers, free=free)
 
     def may_run(self, member: Member, phase: Phase) -> bool:
         """Tell whether a phase is wanted and possible; what is not possible is kept as a status."""
@@ -146,31 +149,31 @@ class Session:
             had = {*member.timed, *member.found.get("speed", {})}
             left = [name for name in (*member.sampled(), *names) if name not in had and not follows(name)]
             first = ["compile_time"] if left and member.case.compile else []
-            return tuple(dict.fromkeys(first + left))
+            # A capture that fails may leave the process unable to go on.
+            return tuple(sorted(dict.fromkeys(first + left), key=lambda name: name == "latency_graph"))
         measured = self.wanted(member, "memory") + self.wanted(member, "speed") if phase == "static" else ()
         return (*names, PREDICTED) if measured and PREDICTED not in names else names
 
-    def run_phase(self, members: Sequence[Member], phase: Phase) -> None:
-        """Run one phase of a block: all its workers are alive while their metrics are taken in turn."""
-        cores = share_cores(members) if phase == "speed" else ()
+    def run_phase(self, member: Member, phase: Phase) -> None:
+        """Take the metrics of one phase of a case, in a process of its own."""
+        member.started = time.monotonic() - member.used
+        cores = share_cores([member]) if phase == "speed" else ()
         try:
-            alive = [m for m in members if m.start(self.pool, phase, self.on_progress)]
-            watch = Watch.begin((m.worker.pid for m in alive if m.worker), cores)
-            for metric in dict.fromkeys(name for m in alive for name in self.wanted(m, phase)):
-                taking = [m for m in alive if m.worker and metric in self.wanted(m, phase)]
+            if not member.start(self.pool, phase, self.on_progress):
+                return
+            watch = Watch(cores)
+            for metric in self.wanted(member, phase):
                 if metric in METRICS and METRICS[metric].sampled:
-                    sample_interleaved(taking, metric, phase)
-                else:
-                    for m in taking:
-                        self.measure(m, metric, phase)
+                    sample(member, metric, phase)
+                elif member.worker:
+                    self.measure(member, metric, phase)
             if phase == "speed":
-                for m in alive:
-                    m.tell_pace()
-                    m.derive()
-                    m.conditions = m.conditions or watch.seen()
+                member.tell_pace()
+                member.derive()
+                member.conditions = worst_of([member.conditions, watch.seen()])
         finally:
-            for m in members:
-                m.stop()
+            member.stop()
+            member.used = time.monotonic() - member.started
 
     def run_beside(self, baseline: Member, active: Sequence[Member]) -> None:
         """Time cases beside their baseline, and what is not had that way, each alone."""
@@ -180,39 +183,46 @@ class Session:
                 self.beside(taking, metric)
         for m in active:
             if self.wanted(m, "speed"):
-                self.run_phase([m], "speed")
+                self.run_phase(m, "speed")
             m.tell_pace()
             m.derive()
-            failed = baseline.failure()
-            without = Value(status="unsupported", reason=f"its baseline has no time: {failed.reason if failed else ''}")
-            missing = [name for name in m.ratios().values() if name not in m.found.get("speed", {})]
-            m.keep("speed", dict.fromkeys(missing, m.failure() or without))
+            for metric, name in m.ratios().items():
+                if name not in m.found.get("speed", {}):
+                    m.keep("speed", {name: m.failure(metric) or no_baseline(baseline, metric)})
 
     def beside(self, members: Sequence[Member], metric: str) -> None:
         """Sample a metric of members in turn; a failure is kept by who failed."""
         try:
-            seconds = beside_seconds(members[0].work.planned.limits)
-            found = contest(members, metric, self.pool, Effort(budget=seconds * len(members)), self.on_progress)
+            found = self.contested(members, metric)
         except Failed as failed:
-            if not any(failed.member is m for m in members):  # the baseline's double
-                members[0].fail("speed", failed)
+            members[0].fail("speed", failed)  # it or its double
             return
         copy = len(found.members) - 1
         for index, member in enumerate(found.members[:copy]):
-            record = comparison_record(found, index or copy, metric)
+            record = comparison_record(found, index or copy)
             self.keep(self.stamped(replace(record, samples=found.round_medians(index or copy))))
-            value, member.conditions = found.value(index, metric), record.conditions
+            value, member.conditions = found.value(index), worst_of([member.conditions, record.conditions])
             self.room = self.room or {"noise": record.conditions["noise"]}
             member.timed[metric] = value
             member.keep("speed", {metric: value})
             if metric in member.ratios():
                 member.keep("speed", {member.ratios()[metric]: ratio_value(record, is_baseline=index == 0)})
 
+    def contested(self, members: Sequence[Member], metric: str) -> Contest:
+        """Return members beside the first, or that one beside itself where no other lasts. Failed when it fails."""
+        effort = Effort(budget=beside_seconds(members[0].work.planned.limits) * len(members))
+        try:
+            return contest(members, metric, self.pool, effort, self.on_progress)
+        except Failed as failed:
+            if not any(failed.member is other for other in members[1:]):
+                raise
+            return contest(members[:1], metric, self.pool, NOISE, self.on_progress)
+
     def noise(self, member: Member) -> None:
         """Keep what a case that was timed differs from itself: the room that each number of this run has."""
         metric = next(name for name in BOTH if name in member.timed)
         try:
-            record = comparison_record(contest([member.again()], metric, self.pool, NOISE, self.on_progress), 1, metric)
+            record = comparison_record(contest([member.again()], metric, self.pool, NOISE, self.on_progress), 1)
         except Died as died:
             record = ComparisonRecord(member.case, member.case, metric, status=died.status, reason=died.reason)
         self.room = {name: record.conditions[name] for name in ("noise",) if name in record.conditions}
@@ -233,7 +243,7 @@ class Session:
         fitted = tried[predicted].status == "ok"
         for share in LARGER if fitted else SMALLER:
             batch = max(predicted + 1, round(share * predicted)) if fitted else int(share * predicted)
-            if batch > 0:
+            if batch > 0 and batch not in tried:
                 tried[batch] = self.ask_once(member.with_batch(batch), "memory", "fits")
                 if (tried[batch].status == "ok") != fitted:
                     break
@@ -250,7 +260,7 @@ class Session:
 
         def rate(batch: int) -> float | None:
             one = member.with_batch(batch).only("speed", "throughput")
-            self.run_phase([one], "speed")
+            self.run_phase(one, "speed")
             tried[batch] = one.found["speed"]["throughput"]
             return tried[batch].value
 
@@ -317,7 +327,7 @@ class Session:
         members = [self.member(work) for work in works]
         record = ComparisonRecord(members[0].case, members[1].case, metric)
         for member in members:
-            self.run_phase([member], "static")
+            self.run_phase(member, "static")
             if not self.may_run(member, "speed"):
                 value = member.found["speed"][metric]
                 failed = replace(record, status=value.status, reason=f"{member.case.model}: {value.reason}")
@@ -326,7 +336,7 @@ class Session:
             found = contest(members, metric, self.pool, effort, self.on_progress)
         except Died as died:
             return self.stamped(replace(record, status=died.status, reason=died.reason))
-        return self.stamped(comparison_record(found, 1, metric))
+        return self.stamped(comparison_record(found, 1))
 
     def stamped(self, record: ComparisonRecord) -> ComparisonRecord:
         """Return a record with what its numbers depend on, the machine and the time."""

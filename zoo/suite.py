@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from zoo.case import Case, check_axis
 from zoo.errors import BadSize, BadSpec, BadSuite, UnknownName, ZooError
-from zoo.metrics import METRICS, Convention
+from zoo.metrics import METRICS, Convention, is_timed
 from zoo.registry import Registry
 from zoo.resources import suites
 from zoo.spec import ModelSpec, Scalar, TaskSpec, option_problem, read_layer
@@ -298,13 +298,18 @@ class Choice:
 def expand(file: SuiteFile, registry: Registry, choice: Choice) -> list[Planned]:
     """Return the cases of a suite in order, each once. Errors name file, line and key."""
     check_choice(file, choice)
-    planned: dict[tuple[str, tuple[str, ...]], Planned] = {}
+    planned: dict[tuple[str, tuple[str, ...], str], Planned] = {}
+    beside: dict[str, Case] = {}
     substitutes = [
         m for m in choice.models if not any(names(file, registry, g, m) for g in range(len(file.suite.groups)))
     ]
     for index, group in enumerate(file.suite.groups):
         for item in expand_group(file, registry, choice, index, group, substitutes):
-            planned.setdefault((item.case.id, item.metrics), item)
+            if item.baseline and beside.setdefault(item.case.id, item.baseline) != item.baseline:
+                other = beside[item.case.id].id
+                where = ("groups", index, "baseline")
+                raise file.error(where, f"{item.case.id} is measured beside another baseline already: {other}")
+            planned.setdefault((item.case.id, item.metrics, item.baseline.id if item.baseline else ""), item)
     present = {item.case.model for item in planned.values()}
     guests = [*substituted(registry, substitutes), *(() if choice.models else choice.added)]
     for name in guests:
@@ -413,11 +418,6 @@ def check_metrics(file: SuiteFile, registry: Registry, index: int, group: Group)
         raise file.error(("groups", index, "recipe"), "a recipe needs a task; this group names none")
 
 
-def is_timed(metric: str) -> bool:
-    """Tell whether a metric is sampled, or is a ratio of samples."""
-    return metric in METRICS and (METRICS[metric].sampled or bool(METRICS[metric].ratio_of))
-
-
 def group_task(file: SuiteFile, registry: Registry, index: int) -> TaskSpec | None:
     """Return the task of a group, or None."""
     group = file.suite.groups[index]
@@ -466,7 +466,7 @@ def group_cases(
         for values in itertools.product(*axes.values()):
             point = dict(zip(axes, values, strict=True))
             case, beside = case_at(spec, own, point, seed), None
-            if baseline and any(map(is_timed, metrics)):
+            if baseline:
                 other, options, change = baseline
                 default = {} if "size" in {**group.axes, **choice.axes} else {"size": other.sizes.default}
                 beside = case_at(other, options, {**point, **default, **change}, seed)

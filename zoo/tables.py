@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from zoo.case import MODES, Case
 from zoo.conditions import MUCH_BUSY, MUCH_STEAL
 from zoo.errors import BadRecords
-from zoo.metrics import BETWEEN, CONVENTIONS, CONVERTIBLE, METRICS
+from zoo.metrics import BETWEEN, CONVENTIONS, CONVERTIBLE, METRICS, follows, is_timed
 from zoo.record import CaseRecord, MachineRecord, Value, gravest
 from zoo.spec import Scalar, Size
 
@@ -581,7 +581,7 @@ class Notes:
     def of(self, entry: Entry) -> tuple[int, ...]:
         """Return the numbers of what must be said about a value."""
         reason = entry.value.reason if entry.value.status != "ok" else ""
-        said = [str(entry.value.detail.get(key, "")) for key in ("size", "end")]
+        said = [str(entry.value.detail.get(key, "")) for key in ("size", "end", "apart")]
         texts = [reason, uncounted(entry.value), *said, self.other_software(entry)]
         texts += [launch_bound(entry), company(entry.value)]
         return tuple(self.number(text) for text in texts if text)
@@ -710,18 +710,29 @@ def interval_lines(name: str, values: Sequence[Value]) -> Iterator[str]:
 
 def condition_lines(found: Sequence[Row], metrics: Sequence[str]) -> Iterator[str]:
     """Yield what a case differed from itself while these were timed, and which of them others disturbed."""
-    timed = [(row.name, e.conditions) for row in found for m, e in row.values.items() if m in metrics and e.conditions]
+    timed = [
+        (row.name, e.conditions)
+        for row in found
+        for m, e in row.values.items()
+        if m in metrics and e.conditions and (is_timed(m) or follows(m))
+    ]
     noise = sorted({round(c["noise"], 3) for _, c in timed if "noise" in c})
     if noise:
         several = f"{noise[0]:.1%} to " if noise[0] != noise[-1] else ""
-        yield f"The same case, timed beside itself, differs by at most {several}{noise[-1]:.1%}."
-    disturbed = {name: c["others"] for name, c in timed if c.get("others", 0) > MUCH_BUSY}
+        yield f"A case that is called in turn with itself differs by at most {several}{noise[-1]:.1%}."
+    disturbed = [(name, c["others"]) for name, c in timed if c.get("others", 0) > MUCH_BUSY]
     if disturbed:
-        most = max(disturbed.values())
-        yield f"Timed while other processes kept up to {most:.1f} cores busy: {listed([*disturbed])}."
-    stolen = {name: c["steal"] for name, c in timed if c.get("steal", 0) > MUCH_STEAL}
+        most = max(share for _, share in disturbed)
+        yield f"Timed while other processes kept up to {most:.1f} cores busy: {names_of(disturbed)}."
+    stolen = [(name, c["steal"]) for name, c in timed if c.get("steal", 0) > MUCH_STEAL]
     if stolen:
-        yield f"Timed while the host took up to {max(stolen.values()):.0%} of the cores' time: {listed([*stolen])}."
+        most = max(share for _, share in stolen)
+        yield f"Timed while the host took up to {most:.0%} of the cores' time: {names_of(stolen)}."
+
+
+def names_of(pairs: Iterable[tuple[str, float]]) -> str:
+    """List the names of some rows, each once."""
+    return listed([*dict.fromkeys(name for name, _ in pairs)])
 
 
 def interval_words(name: str, values: Sequence[Value]) -> str:

@@ -147,6 +147,8 @@ class Job:
             job.held.enter_context(attention.only(case.attention_backend))
         import_module(str(job.spec.build).rpartition(":")[0])
         if command["phase"] in ("memory", "speed"):
+            if command["memory"]:
+                job.driver.limit_memory(command["memory"])
             job.build_for_real()
         return job
 

@@ -55,9 +55,8 @@ CONVENTIONS = {
     "synchronised each call": "one call, waited for",
     "replayed CUDA graph": "one call, captured once as a CUDA graph, replayed and waited for",
     "queued calls": "calls queued one after the other",
-    "beside the baseline": "to the group's baseline, side by side in sets of fresh processes; the baseline's own row "
-    "says what it differs from itself, which is no difference",
-    "after the baseline": "to the group's baseline, one after the other as they do not fit in memory together",
+    "beside the baseline": "to the group's baseline, side by side in sets of fresh processes unless a note says "
+    "otherwise; the baseline's own row says what it differs from itself, which is no difference",
     "nvml": "what NVIDIA's counter of the GPU rose by, memory and board with it, over windows of 5 s or more of queued "
     "calls; an idle machine's share is not taken off",
     "rapl": "what the counters of the processor's packages rose by, over windows of 5 s or more of calls: all that ran "
@@ -117,3 +116,13 @@ METRICS: dict[str, HarnessMetric] = {
         HarnessMetric("mfu", "%", True, phase="speed", derived=True, title="MFU"),
     )
 }
+
+
+def is_timed(metric: str) -> bool:
+    """Tell whether a metric is sampled, or is a ratio of what is."""
+    return metric in METRICS and (METRICS[metric].sampled or bool(METRICS[metric].ratio_of))
+
+
+def follows(metric: str) -> bool:
+    """Tell whether a metric is had from another, and not measured."""
+    return metric in METRICS and (METRICS[metric].derived or bool(METRICS[metric].ratio_of))

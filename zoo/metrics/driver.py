@@ -55,6 +55,9 @@ class Driver:
         """Return what replays a call as a CUDA graph. Unsupported, with the reason, where it cannot be captured."""
         raise Unsupported(f"a CUDA graph needs a CUDA device, and this is the {self.device.type.upper()}")
 
+    def limit_memory(self, allowed: int) -> None:
+        """Let tensors take so many bytes at most; an allocation past that fails. The CPU's limit is the process's."""
+
     def reset_peaks(self) -> int:
         """Give unused memory back and begin to count anew; return the bytes that tensors hold now."""
         raise Unsupported(f"the allocator of the {self.device.type.upper()} keeps no peaks")
@@ -130,6 +133,11 @@ class Cuda(Driver):
         except Exception as error:
             raise Unsupported(f"cannot be captured: {first_cause(error)}") from error
         return graph.replay
+
+    def limit_memory(self, allowed: int) -> None:
+        """Limit what the allocator may reserve; context and libraries come on top."""
+        total = torch.cuda.get_device_properties(self.device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, allowed / total))
 
     def reset_peaks(self) -> int:
         """Empty the allocator's cache and reset its marks."""
