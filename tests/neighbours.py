@@ -1,20 +1,27 @@
 """What a model's misbehaviour does to the numbers of its neighbour: ``python tests/neighbours.py [PAIRS]``.
 
-A healthy model is measured in a suite of its own, and in one where it comes after a model that takes all memory it can
-have, never returns, crashes, leaks, or changes torch's global settings. Both suites run in turn, A B B A; the table
+A healthy model is measured as it is, and right after a model that takes all memory it can have, never returns, crashes,
+leaks, or changes torch's global settings, in the same run and with the same servers; both in turn, A B B A. The table
 says what became of the misbehaving model, and the ratio of its neighbour's time with it to that without it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import tempfile
 from pathlib import Path
 
-import zoo
+from zoo.comparison import Effort, one_set
 from zoo.environment import describe
-from zoo.record import CaseRecord, Value
+from zoo.metrics import PHASES
+from zoo.plan import Prints, Work, phase_of
+from zoo.record import Value
+from zoo.registry import Registry
+from zoo.runner import Versus, one_case
+from zoo.session import Session
 from zoo.statistics import ratio_of
+from zoo.suite import Limits
 
 PLUGIN = """
 import os, time
@@ -77,52 +84,67 @@ def zoo_models():
     for build in (neighbour, out_of_memory, never_returns, segmentation_fault, leaks, changes_global_flags):
         yield ModelSpec(build.__name__, build=build, **image_classifier(default=32))
 """
-SUITE = """
-schema: 1
-groups:
-  - models: [{models}]
-    axes: {{batch_size: 8, threads: 1}}
-    metrics: [params, macs, peak_memory, latency]
-    limits: {{time: 10, memory: 1 GiB}}
-"""
 MISBEHAVING = ("out_of_memory", "never_returns", "segmentation_fault", "leaks", "changes_global_flags")
 
 
-def measured(folder: Path, *models: str) -> dict[tuple[str, str], Value]:
-    """Return what a suite of some models gives, in their order, by model and metric."""
-    suite = folder / "suite.yaml"
-    suite.write_text(SUITE.format(models=", ".join(models)))
-    records: tuple[CaseRecord, ...] = zoo.run(
-        str(suite), plugins=str(folder / "models.py"), models=models, out=folder, fresh=True
-    ).records
-    return {(record.case.model, name): value for record in records for name, value in record.metrics.items()}
+METRICS = ("params", "macs", "peak_memory", "latency")
+LIMITS = Limits(time=6.0, memory=2**30)
+EFFORT = Effort(rounds=10, turn=0.05)
+AXES = {"batch_size": [8], "threads": [1]}
 
 
-def main(pairs: str = "6") -> None:
+def work_of(session: Session, name: str, metrics: tuple[str, ...]) -> Work:
+    """Return what is to be measured of a model."""
+    planned = one_case(Versus(name, name, axes=AXES, limits=LIMITS), session.registry, name)
+    return Work(planned, {phase: tuple(m for m in metrics if phase_of(m) == phase) for phase in PHASES})
+
+
+def measured(session: Session, name: str, metrics: tuple[str, ...]) -> dict[str, Value]:
+    """Return the values of a model."""
+    records = session.run_block([work_of(session, name, metrics)])
+    return {metric: value for _, record in records for metric, value in record.metrics.items()}
+
+
+def neighbour(session: Session) -> tuple[list[float], dict[str, Value]]:
+    """Return the neighbour's nanoseconds by round, and its other values."""
+    member = session.member(work_of(session, "neighbour", ("latency",)))
+    found = one_set([member], "latency", session.pool, EFFORT)
+    return found.medians(0), measured(session, "neighbour", METRICS[:3])
+
+
+def row(session: Session, model: str, pairs: int) -> str:
+    """Return the line of a misbehaving model."""
+    ratios, peaks, same, became = [], [], True, {}
+    for number in range(pairs):
+        if number % 2:
+            without, plain = neighbour(session)
+        became = measured(session, model, METRICS)
+        after, disturbed = neighbour(session)
+        if not number % 2:
+            without, plain = neighbour(session)
+        ratios.append([b / a for a, b in zip(without, after, strict=True)])
+        peaks.append(disturbed["peak_memory"].value / plain["peak_memory"].value)  # type: ignore[operator]
+        same &= all(disturbed[m].value == plain[m].value for m in ("params", "macs"))
+    told, ratio = ", ".join(f"{name} {value.status}" for name, value in became.items()), ratio_of(ratios)
+    low, high = ratio.interval
+    return (
+        f"| {model.replace('_', ' ')} | {told} | {'the same' if same else 'DIFFER'} | "
+        f"{min(peaks):.3f} to {max(peaks):.3f} | {ratio.value:.3f} [{low:.3f}, {high:.3f}] |"
+    )
+
+
+def main(pairs: str = "12") -> None:
     """Print the table."""
     folder, machine = Path(tempfile.mkdtemp()), describe()
     (folder / "models.py").write_text(PLUGIN)
-    print(f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}; {pairs} pairs of runs each\n")
-    print("| a model that | its rows | neighbour's params, MACs | peak memory | latency with it / without it |")
+    registry = Registry.load([str(folder / "models.py")])
+    print(f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}; {pairs} pairs each\n")
+    print("| a model that | its rows | neighbour's params, MACs | peak memory | latency after it / without it |")
     print("| :--- | :--- | :--- | :--- | ---: |", flush=True)
-    for model in MISBEHAVING:
-        ratios, same, peaks, rows = [], True, [], {}
-        for number in range(int(pairs)):
-            orders = [("neighbour",), (model, "neighbour")]
-            found = [measured(folder, *order) for order in (orders if number % 2 else orders[::-1])]
-            without, beside = found if number % 2 else found[::-1]
-            ratios.append(beside["neighbour", "latency"].value / without["neighbour", "latency"].value)  # type: ignore[operator]
-            same &= all(beside["neighbour", m].value == without["neighbour", m].value for m in ("params", "macs"))
-            peaks.append(beside["neighbour", "peak_memory"].value / without["neighbour", "peak_memory"].value)  # type: ignore[operator]
-            rows = {name: value.status for (owner, name), value in beside.items() if owner == model}
-        told = ", ".join(f"{name} {status}" for name, status in rows.items())
-        ratio = ratio_of([[r] for r in ratios])
-        low, high = ratio.interval
-        print(
-            f"| {model.replace('_', ' ')} | {told} | {'the same' if same else 'DIFFER'} | "
-            f"{min(peaks):.3f} to {max(peaks):.3f} | {ratio.value:.3f} [{low:.3f}, {high:.3f}] |",
-            flush=True,
-        )
+    session = Session(registry, Prints(registry, "here"), room={"noise": 0.0})
+    with contextlib.closing(session.pool):
+        for model in MISBEHAVING:
+            print(row(session, model, int(pairs)), flush=True)
 
 
 if __name__ == "__main__":
