@@ -110,9 +110,14 @@ class Contest:
     stop: str = ""
 
     def ratio(self, index: int) -> Ratio:
-        """Return how much longer a member takes than the baseline, both times. ValueError for fewer than two sets."""
+        """Return how much longer a member takes than the baseline. ValueError for fewer than two sets.
+
+        It is set beside both measurements of the baseline, each by itself: of skewed noise beside the mean of two others
+        the middle is not 1 where all three are the same.
+        """
         scale = self.scale(index)
-        return ratio_of([[scale * b / math.sqrt(a * c) for a, b, c in s.beside(index)] for s in self.sets])
+        found = ratio_of([[scale * b / other for a, b, c in s.beside(index) for other in (a, c)] for s in self.sets])
+        return replace(found, rounds=found.rounds // 2)
 
     def scale(self, index: int) -> float:
         """Return by what a ratio of calls becomes one of samples, where the metric is of samples."""
