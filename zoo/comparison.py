@@ -112,8 +112,8 @@ class Contest:
     def ratio(self, index: int) -> Ratio:
         """Return how much longer a member takes than the baseline. ValueError for fewer than two sets.
 
-        It is set beside both measurements of the baseline, each by itself: of skewed noise beside the mean of two others
-        the middle is not 1 where all three are the same.
+        It is set beside both measurements of the baseline, each by itself: of skewed noise beside the mean of two
+        others the middle is not 1 where all three are the same.
         """
         scale = self.scale(index)
         found = ratio_of([[scale * b / other for a, b, c in s.beside(index) for other in (a, c)] for s in self.sets])
