@@ -52,6 +52,8 @@ class SyntheticWorker:
 
     def ask(self, command: dict[str, object], deadline: float) -> dict[str, object]:
         """Return samples of the device, and let the clock go on."""
+        if command["do"] == "measure":
+            raise Died("unsupported", "no batch of none")
         samples = []
         for _ in range(int(str(command["count"]))):
             took = self.process * self.call(self.machine.now, self.machine.random)

@@ -279,3 +279,11 @@ def test_a_capture_that_fails_comes_last_and_takes_nothing_along() -> None:
 
 def test_a_graph_alone_is_no_time_to_set_beside_a_bound() -> None:
     assert member("latency_graph", "mfu").sampled() == ["throughput", "latency_graph"]
+
+
+def test_a_percentile_for_which_samples_are_too_few_is_taken_once_more() -> None:
+    m = member("latency", "latency_p90", "latency_p99")
+    assert m.untold() == []  # nothing was timed
+    m.timed["latency"] = Value(value=1.0, unit="s", samples=(1,) * 100)
+    assert m.untold() == ["latency_p99"]
+    assert m.only("speed", *m.untold()).sampled() == ["latency"]

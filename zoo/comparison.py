@@ -135,7 +135,7 @@ class Contest:
 
     def on_gpu(self) -> bool:
         """Tell whether a device said anything of itself."""
-        return any(any(s.told) for s in self.sets)
+        return any("conditions" in told for s in self.sets for told in s.told)
 
     def conditions(self) -> dict[str, Any]:
         """Return what went on meanwhile, the noise included."""
@@ -213,11 +213,18 @@ def one_set(members: Sequence[Member], metric: str, pool: Pool, effort: Effort) 
                 turns[index] += turn(samplers[index], effort)
             for of_member, samples in zip(rounds, turns, strict=True):
                 of_member.append(samples)
-        told = [sampler.of_device() for sampler in samplers]
+        told = [told_of(sampler) for sampler in samplers]
         return Set(rounds, [sampler.calls for sampler in samplers], watch.seen(), told)
     finally:
         for member in members:
             member.stop()
+
+
+def told_of(sampler: Sampler) -> dict[str, Any]:
+    """Return what a device told of a member; on the CPU what the host takes for a call, where that can be had."""
+    on_cpu = sampler.member.case.device == "cpu"
+    host = sampler.member.host_seconds() if on_cpu else None
+    return {**sampler.of_device(), **({"host_seconds": host} if host else {})}
 
 
 def in_turn(members: Sequence[Member], metric: str, pool: Pool, effort: Effort) -> Set:

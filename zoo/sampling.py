@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics as stdlib_statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -165,6 +166,12 @@ class Member:
                 value = percentile_value(name, timed) if name in PERCENTILES else self.of_bound(name, timed)
                 self.keep("speed", {name: value})
 
+    def untold(self) -> list[str]:
+        """Return the percentiles for which there are too few samples."""
+        latency = self.timed.get("latency")
+        few = len(latency.samples) if latency and latency.status == "ok" else math.inf
+        return [name for name in self.derived() if few < PERCENTILE_SAMPLES.get(PERCENTILES.get(name, 0.0), 0)]
+
     def tell_pace(self) -> None:
         """Say of each time how long the host takes for a call, and whether that sets the pace."""
         timed = {name: v for name, v in self.timed.items() if v.status == "ok" and name in ("latency", "throughput")}
@@ -224,9 +231,9 @@ class Member:
         planned = replace(self.work.planned, case=replace(self.case, batch_size=batch_size))
         return replace(self.again(), work=replace(self.work, planned=planned))
 
-    def only(self, phase: Phase, metric: str) -> Member:
-        """Return the same case of which one metric is wanted, with nothing started and nothing found."""
-        wanted: dict[Phase, tuple[str, ...]] = {**dict.fromkeys(PHASES, ()), phase: (metric,)}
+    def only(self, phase: Phase, *metrics: str) -> Member:
+        """Return the same case of which some metrics are wanted, with nothing started and nothing found."""
+        wanted: dict[Phase, tuple[str, ...]] = {**dict.fromkeys(PHASES, ()), phase: metrics}
         return replace(self.again(), work=replace(self.work, wanted=wanted))
 
     def again(self) -> Member:

@@ -186,6 +186,10 @@ class Session:
                 self.run_phase(m, "speed")
             m.tell_pace()
             m.derive()
+            if untold := m.untold():
+                alone = m.only("speed", *untold)
+                self.run_phase(alone, "speed")
+                m.keep("speed", alone.found["speed"])
             for metric, name in m.ratios().items():
                 if name not in m.found.get("speed", {}):
                     m.keep("speed", {name: m.failure(metric) or no_baseline(baseline, metric)})
