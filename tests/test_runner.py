@@ -592,7 +592,7 @@ def test_without_its_baseline_a_case_is_timed_alone_and_has_no_ratio(run_beside)
     _, results, found = run_beside("crasher")
     assert found["healthy", "latency"].status == found["again", "latency"].status == "ok"
     assert "processes" not in found["healthy", "latency"].detail
-    assert found["healthy", "latency_ratio"].status == "unsupported"
+    assert found["healthy", "latency_ratio"].status == "killed"  # as the baseline was, and tried again with it
     assert "its baseline has no time" in found["healthy", "latency_ratio"].reason
     assert "signal 11" in found["healthy", "latency_ratio"].reason
     # With no baseline to tell it, the first that was timed says what it differs from itself.
