@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -67,13 +67,25 @@ def siblings(core: int) -> str:
         return str(core)
 
 
+def cpu_seconds() -> float:
+    """Return the processor time of this process and of all that it ever started, compilers of compilers included."""
+    import psutil
+
+    process = psutil.Process()
+    times = [process.cpu_times()]
+    for child in process.children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # one that has ended is in the times of who waited for it
+            times.append(child.cpu_times())
+    return float(sum(t.user + t.system + t.children_user + t.children_system for t in times))
+
+
 @dataclass(frozen=True)
 class Watch:
     """What the cores do from a moment on, beside this process and all that it starts."""
 
     cores: tuple[int, ...]  # that are used for the measurement
-    before: Ticks = field(default_factory=lambda: ticks())
-    spent: float = field(default_factory=lambda: cpu_seconds())
+    before: Ticks = field(default_factory=ticks)
+    spent: float = field(default_factory=cpu_seconds)
     began: float = field(default_factory=time.monotonic)
 
     def seen(self) -> dict[str, Any]:
@@ -89,31 +101,20 @@ class Watch:
         return found
 
 
-def cpu_seconds() -> float:
-    """Return the processor time of this process and of all that it ever started, compilers of compilers included."""
-    import psutil
-
-    process = psutil.Process()
-    times = [process.cpu_times()]
-    for child in process.children(recursive=True):
-        with contextlib.suppress(psutil.Error):  # one that has ended is in the times of who waited for it
-            times.append(child.cpu_times())
-    return float(sum(t.user + t.system + t.children_user + t.children_system for t in times))
-
-
 def mean_of(seen: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return several conditions as one: all cores that were used, and the means of the rest."""
-    found: dict[str, Any] = {"cores": sorted({core for c in seen for core in c.get("cores", ())})}
-    for name in ("others", "steal", "load"):
-        if values := [c[name] for c in seen if name in c]:
-            found[name] = round(fmean(values), 4)
-    return found
+    return joined(seen, lambda values: round(fmean(values), 4))
 
 
 def worst_of(seen: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return several conditions as one: all cores that were used, and the most of the rest."""
-    found = mean_of(seen)
+    return joined(seen, max)
+
+
+def joined(seen: Sequence[Mapping[str, Any]], of: Callable[[list[float]], float]) -> dict[str, Any]:
+    """Return several conditions as one: all cores that were used, and of the rest what ``of`` makes of the values."""
+    found: dict[str, Any] = {"cores": sorted({core for c in seen for core in c.get("cores", ())})}
     for name in ("others", "steal", "load", "noise"):
         if values := [c[name] for c in seen if name in c]:
-            found[name] = max(values)
+            found[name] = of(values)
     return found

@@ -26,6 +26,7 @@ REQUEST_SECONDS = 0.1
 WARM_UP = StoppingRule(target=0.0, min_samples=3, max_samples=1000, budget=1.0, overdraft=1.0)
 SAMPLING = StoppingRule()
 PERCENTILES = {"latency_p90": 0.9, "latency_p99": 0.99}
+CALLED = ("latency", "throughput")  # sampled by calling the model, not by replaying it
 CONVENTION = MappingProxyType(
     {"latency": "synchronised each call", "throughput": "queued calls", "latency_graph": "replayed CUDA graph"}
 )
@@ -174,7 +175,7 @@ class Member:
 
     def tell_pace(self) -> None:
         """Say of each time how long the host takes for a call, and whether that sets the pace."""
-        timed = {name: v for name, v in self.timed.items() if v.status == "ok" and name in ("latency", "throughput")}
+        timed = {name: v for name, v in self.timed.items() if v.status == "ok" and name in CALLED}
         seconds = {name: self.seconds_of_call(value) for name, value in timed.items()}
         device = self.case.device or "cpu"
         on_cpu = device == "cpu"

@@ -23,7 +23,7 @@ from zoo.plan import Prints, Work
 from zoo.pool import Died, Pool, Worker
 from zoo.record import CaseRecord, ComparisonRecord, Value
 from zoo.registry import Registry
-from zoo.sampling import STATIC_SECONDS, Member, sample, share_cores
+from zoo.sampling import CALLED, STATIC_SECONDS, Member, sample, share_cores
 from zoo.spec import ModelSpec
 from zoo.suite import Limits, Planned
 
@@ -34,13 +34,13 @@ LARGER, SMALLER = (1.05, 1.1), (0.95, 0.85)
 # Seconds beside a baseline, where a quarter of the case's limit is not less.
 BESIDE_SECONDS = 20.0
 # How a run finds out what a case differs from itself, and the longest call that it does so for, in seconds.
-QUICK, BOTH = 1.0, ("latency", "throughput")
+QUICK = 1.0
 NOISE = Effort(target=math.inf, budget=6.0, processes=3, rounds=12)
 
 
 def is_quick(member: Member) -> bool:
     """Tell whether a case was timed and can be timed beside itself in seconds: its calls are short, and eager."""
-    seconds = [member.seconds_of_call(v) for name, v in member.timed.items() if name in BOTH and v.status == "ok"]
+    seconds = [member.seconds_of_call(v) for name, v in member.timed.items() if name in CALLED and v.status == "ok"]
     return member.case.compile is None and bool(seconds) and max(seconds) <= QUICK
 
 
@@ -224,12 +224,13 @@ class Session:
 
     def noise(self, member: Member) -> None:
         """Keep what a case that was timed differs from itself: the room that each number of this run has."""
-        metric = next(name for name in BOTH if name in member.timed)
+        metric = next(name for name in CALLED if name in member.timed)
         try:
             record = comparison_record(contest([member.again()], metric, self.pool, NOISE, self.on_progress), 1)
         except Died as died:
             record = ComparisonRecord(member.case, member.case, metric, status=died.status, reason=died.reason)
-        self.room = {name: record.conditions[name] for name in ("noise",) if name in record.conditions}
+        if record.status == "ok":
+            self.room = {"noise": record.conditions["noise"]}
         self.keep(self.stamped(record))
 
     def probe(self, member: Member, metric: str) -> Value:
