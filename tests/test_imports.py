@@ -25,10 +25,11 @@ metrics
 suite
 record
 store
-environment conditions nvml
+environment
+conditions nvml
 metrics.energy
 doctor
-statistics
+statistics scaling
 metrics.driver
 metrics.formulas metrics.operators metrics.meta metrics.handles
 metrics.whole metrics.counts metrics.params

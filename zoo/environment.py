@@ -70,13 +70,19 @@ def cpu_name() -> str:
     return match[1].strip() if match else platform.machine()
 
 
+def first_visible() -> str:
+    """Return the index or UUID of the GPU that CUDA_VISIBLE_DEVICES names first, empty where it names none."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
+
+
 def gpu_name() -> str | None:
-    """Return the name of the first NVIDIA GPU, asked in a process of its own; None without one."""
+    """Return the name of the NVIDIA GPU that CUDA takes for its first, asked in a process of its own; None without."""
     command = shutil.which("nvidia-smi")
     if command is None:
         return None
+    chosen = [f"--id={first_visible()}"] if first_visible() else []
     asked = subprocess.run(
-        [command, "--query-gpu=name", "--format=csv,noheader"],
+        [command, "--query-gpu=name", "--format=csv,noheader", *chosen],
         capture_output=True,
         text=True,
         timeout=60,

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from zoo.environment import first_visible
+
 # Why a clock is lower than it could be, by bit (nvml.h, nvmlClocksEventReason*).
 REASONS = {
     0x1: "idle",
@@ -123,7 +125,7 @@ class Gpu:
     @classmethod
     def first(cls, library: Any = None) -> Gpu | None:
         """Open the GPU that CUDA takes for its first, as CUDA_VISIBLE_DEVICES says."""
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
+        visible = first_visible()
         uuid = visible if visible.startswith("GPU-") else ""
         return cls.open(int(visible) if visible.isdigit() else 0, library, uuid)
 
@@ -161,10 +163,10 @@ class Gpu:
         running = self.ask("nvmlDeviceGetComputeRunningProcesses")
         return None if running is None else tuple(sorted({int(p.pid) for p in running}))
 
-    def foreign(self, own: Callable[[], set[int]] = lambda: {os.getpid()}) -> tuple[int, ...] | None:
-        """Processes that compute on the GPU and are not ``own``."""
+    def foreign(self) -> tuple[int, ...] | None:
+        """Processes that compute on the GPU, less this one."""
         running = self.processes()
-        return None if running is None else tuple(pid for pid in running if pid not in own())
+        return None if running is None else tuple(pid for pid in running if pid != os.getpid())
 
     def read(self) -> Reading:
         """Return the GPU at this moment, asked by a process that computes on it.
