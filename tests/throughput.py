@@ -21,7 +21,7 @@ from zoo import sampling
 from zoo.environment import describe
 from zoo.statistics import Ratio, StoppingRule, ratio_of
 
-TARGET, MOST_RUNS, SLEEP = 0.01, 30, 10.0
+TARGET, MOST_RUNS, SLEEP = 0.01, 12, 10.0
 MODELS = (
     "vit_tiny_patch16_224",
     "deit_tiny_patch16_224",
