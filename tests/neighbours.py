@@ -1,24 +1,27 @@
 """What a model's misbehaviour does to the numbers of its neighbour: ``python tests/neighbours.py [PAIRS]``.
 
-A healthy model is measured as it is, and right after a model that takes all memory it can have, never returns, crashes,
-leaks, or changes torch's global settings, in the same run and with the same servers; both in turn, A B B A. The table
-says what became of the misbehaving model, and the ratio of its neighbour's time with it to that without it.
+A healthy model is measured right after a model that takes all memory it can have, never returns, crashes, leaks, or
+changes torch's global settings, by the same servers, and beside it, in turn, A B B A, by servers that saw none of that.
+The table says what became of the misbehaving model, and the ratio of its neighbour's time after it to that without it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import statistics
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from zoo.comparison import Effort, one_set
+from zoo.comparison import Effort, ready, turn
 from zoo.environment import describe
 from zoo.metrics import PHASES
 from zoo.plan import Prints, Work, phase_of
 from zoo.record import Value
 from zoo.registry import Registry
 from zoo.runner import Versus, one_case
+from zoo.sampling import share_cores
 from zoo.session import Session
 from zoo.statistics import ratio_of
 from zoo.suite import Limits
@@ -89,7 +92,7 @@ MISBEHAVING = ("out_of_memory", "never_returns", "segmentation_fault", "leaks", 
 
 METRICS = ("params", "macs", "peak_memory", "latency")
 LIMITS = Limits(time=6.0, memory=2**30)
-EFFORT = Effort(rounds=10, turn=0.05)
+EFFORT, ROUNDS = Effort(), 60
 AXES = {"batch_size": [8], "threads": [1]}
 
 
@@ -105,24 +108,29 @@ def measured(session: Session, name: str, metrics: tuple[str, ...]) -> dict[str,
     return {metric: value for _, record in records for metric, value in record.metrics.items()}
 
 
-def neighbour(session: Session) -> tuple[list[float], dict[str, Value]]:
-    """Return the neighbour's nanoseconds by round, and its other values."""
-    member = session.member(work_of(session, "neighbour", ("latency",)))
-    found = one_set([member], "latency", session.pool, EFFORT)
-    return found.medians(0), measured(session, "neighbour", METRICS[:3])
+def side_by_side(sessions: Sequence[Session]) -> list[float]:
+    """Return by round how much longer the neighbour takes with the second session's servers than with the first's."""
+    members = [session.member(work_of(session, "neighbour", ("latency",))) for session in sessions]
+    share_cores(members)
+    try:
+        samplers = [ready(one, "latency", session.pool) for one, session in zip(members, sessions, strict=True)]
+        ratios = []
+        for _ in range(ROUNDS):
+            a, b, again, a_again = (statistics.fmean(turn(samplers[who], EFFORT)) for who in (0, 1, 1, 0))
+            ratios.append((b + again) / (a + a_again))
+        return ratios
+    finally:
+        for member in members:
+            member.stop()
 
 
-def row(session: Session, model: str, pairs: int) -> str:
-    """Return the line of a misbehaving model."""
+def row(sessions: Sequence[Session], model: str, pairs: int) -> str:
+    """Return the line of a model that misbehaves in the second session."""
     ratios, peaks, same, became = [], [], True, {}
-    for number in range(pairs):
-        if number % 2:
-            without, plain = neighbour(session)
-        became = measured(session, model, METRICS)
-        after, disturbed = neighbour(session)
-        if not number % 2:
-            without, plain = neighbour(session)
-        ratios.append([b / a for a, b in zip(without, after, strict=True)])
+    for _ in range(pairs):
+        became = measured(sessions[1], model, METRICS)
+        ratios.append(side_by_side(sessions))
+        plain, disturbed = (measured(session, "neighbour", METRICS[:3]) for session in sessions)
         peaks.append(disturbed["peak_memory"].value / plain["peak_memory"].value)  # type: ignore[operator]
         same &= all(disturbed[m].value == plain[m].value for m in ("params", "macs"))
     told, ratio = ", ".join(f"{name} {value.status}" for name, value in became.items()), ratio_of(ratios)
@@ -141,10 +149,10 @@ def main(pairs: str = "12") -> None:
     print(f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}; {pairs} pairs each\n")
     print("| a model that | its rows | neighbour's params, MACs | peak memory | latency after it / without it |")
     print("| :--- | :--- | :--- | :--- | ---: |", flush=True)
-    session = Session(registry, Prints(registry, "here"), room={"noise": 0.0})
-    with contextlib.closing(session.pool):
+    sessions = [Session(registry, Prints(registry, "here"), room={"noise": 0.0}) for _ in range(2)]
+    with contextlib.closing(sessions[0].pool), contextlib.closing(sessions[1].pool):
         for model in MISBEHAVING:
-            print(row(session, model, int(pairs)), flush=True)
+            print(row(sessions, model, int(pairs)), flush=True)
 
 
 if __name__ == "__main__":

@@ -46,9 +46,10 @@ progress sampling difference
 comparison
 session
 runner
-forecast
+forecast scale
 tables
 plots breakdown
+curves
 report
 testing scaffold
 cli

@@ -28,10 +28,9 @@ from zoo.metrics.batch import LEAST_IN_TRAINING, largest_batch
 from zoo.metrics.counts import Count, Part, Step, UncountedOp
 from zoo.metrics.memory import Unmeasurable
 from zoo.metrics.meta import on_meta
-from zoo.registry import installed, layer_size
+from zoo.registry import LAYER_TOKENS, LAYER_WIDTH, installed, layer_size
 from zoo.spec import LayerSpec, ModelSpec, Scalar, Size, resolve
 
-LAYER_TOKENS, LAYER_WIDTH = 1024, 256  # of a layer, where nothing is said
 Counted = TypeVar("Counted", Count, Step)
 IDS = 1000  # of the random token ids for a model that no spec says more of
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -306,7 +305,7 @@ def profile(
         raise BadSpec(f"{dtype!r} is not a dtype; expected one of {', '.join(DTYPES)}")
     if batch_size < 1:
         raise BadSpec(f"a batch cannot have {batch_size} samples; expected at least 1")
-    if isinstance(what, str) and what in registry.layers and what not in registry.models:
+    if isinstance(what, str) and registry.is_layer(what):
         subject = of_layer(registry.layer(what), size, batch_size, dtype, options)
     elif isinstance(what, str) and ":" not in what:
         subject = of_spec(registry.model(what), size, batch_size, dtype, options)

@@ -566,6 +566,69 @@ def run(
         sys.exit(EXIT_FAILED)
 
 
+# -- scaling -------------------------------------------------------------------------------------------------
+
+
+@main.command("scale")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--sizes", required=True, metavar="LOW..HIGH", help="256..16384 doubles, 256..16384:13 takes 13 even "
+              "steps, 256,512 takes these.")  # fmt: skip
+@click.option("--metrics", default="macs,peak_memory_predicted,latency", show_default=True, metavar="A,B")
+@click.option("--set", "settings", multiple=True, metavar="AXIS=V", help="Any other axis: width=512, mode=training.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Run on this device.")
+@click.option("--memory", metavar="BYTES", help="16GiB, say: add the largest size whose predicted memory fits.")
+@click.option("--within", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+              help="Add the largest size whose latency fits.")  # fmt: skip
+@click.option("--limit", type=click.FloatRange(min=0, min_open=True), default=120.0, show_default=True,
+              metavar="SECONDS", help="What one size may take.")  # fmt: skip
+@click.option("--confirm/--no-confirm", default=True, show_default=True, help="Measure both models side by side where "
+              "their times are predicted to cross.")  # fmt: skip
+@click.option("--picture", metavar="FILE", help="Draw the curves of the last metric: .svg, .png, .pdf or .html.")
+@click.option("--out", default="runs", show_default=True, help="Where records go.")
+@click.option("--retry", is_flag=True, help="Run again what was out of memory or time.")
+@click.option("--fresh", is_flag=True, help="Measure again what is kept.")
+@plugin_option
+@json_option
+def scale_(
+    names: tuple[str, ...],
+    sizes: str,
+    metrics: str,
+    settings: tuple[str, ...],
+    device: str | None,
+    memory: str | None,
+    within: float | None,
+    limit: float,
+    picture: str | None,
+    plugins: tuple[str, ...],
+    as_json: bool,
+    **how: Any,
+) -> None:
+    """Measure models and layers over a range of sizes, and tell the laws that their costs follow.
+
+    Counts are fitted exactly. Times have an exponent with its interval at each size, not one over all of them.
+    """
+    from zoo import breakdown, curves, progress, scale
+
+    axes = parse_settings(settings) | ({"device": [device]} if device else {})
+    allowed = {"peak_memory_predicted": read_bytes(memory), "latency": within}
+    limits = {name: float(most) for name, most in allowed.items() if most is not None}
+    asked = dict.fromkeys([*split(metrics), *limits])
+    question = scale.Question(names, sizes, list(asked), axes, plugins, limits=limits, time=limit, **how)
+    with progress.make_reporter() as reporter:
+        found = scale.scale(question, reporter)
+    if picture:
+        breakdown.save(curves.draw(found, list(asked)[-1]), Path(picture))
+        click.echo(f"saved: {picture}", err=True)
+    if as_json:
+        print_json(scale.to_json(found))
+        return
+    for rows in curves.tables(found):
+        print_columns(rows)
+        click.echo()
+    for line in curves.sentences(found):
+        click.echo(f"- {line}")
+
+
 # -- comparing -----------------------------------------------------------------------------------------------
 
 

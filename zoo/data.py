@@ -43,6 +43,19 @@ def make_tokens(
     return (ids,), {}
 
 
+def make_features(
+    size: Size,
+    batch_size: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    generator: torch.Generator | None,
+    width: int,
+) -> Inputs:
+    """Return one batch of random-normal features of tokens (B, N, width)."""
+    shape = (batch_size, size.values[0], width)
+    return (torch.randn(shape, generator=generator, device=device, dtype=dtype),), {}
+
+
 def make_image_lists(
     size: Size,
     batch_size: int,

@@ -66,7 +66,9 @@ class Prints:
         }
 
     def plugin(self, case: Case) -> str:
-        """Return the print of a case's model, and of the layers that its options name."""
+        """Return the print of a case's model, and of the layers that its options name; a layer's own is all it has."""
+        if self.registry.is_layer(case.model):
+            return self.layer(case.model)
         spec = self.registry.model(case.model)
         named = [str(case.options.get(option, spec.knobs[option])) for option in spec.layer_options]
         return "-".join([self.model(case.model), *(self.layer(layer_name(text)) for text in named)])

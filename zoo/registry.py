@@ -14,7 +14,18 @@ from typing import Any, TypeVar
 from zoo import jsonio
 from zoo.errors import BadSize, BadSpec, UnknownName, ZooError
 from zoo.plugins import Failure, Loader, Plugin, check_plain, reason_of
-from zoo.spec import FlopFormula, ImportString, LayerSpec, ModelSpec, Namespace, Size, TaskSpec, resolve
+from zoo.spec import (
+    FlopFormula,
+    ImportString,
+    InputSpec,
+    LayerSpec,
+    ModelSpec,
+    Namespace,
+    Size,
+    SizeRule,
+    TaskSpec,
+    resolve,
+)
 
 Spec = TypeVar("Spec")
 
@@ -23,7 +34,8 @@ Spec = TypeVar("Spec")
 class Registry:
     """All models, layers and tasks by name, namespaces by prefix, and the formulas of custom operators.
 
-    ``looked_up`` holds the models of namespaces that were asked for so far; ``models`` has none of them.
+    ``looked_up`` holds the models of namespaces, and the layers as models, that were asked for so far; ``models`` has
+    none of them.
     """
 
     plugins: tuple[Plugin, ...]
@@ -71,13 +83,18 @@ class Registry:
         )
 
     def model(self, name: str) -> ModelSpec:
-        """Return a model's spec, looked up in its namespace where it has one.
+        """Return a model's spec, looked up in its namespace where it has one; a layer is a model of features.
 
         UnknownName suggests what is near and shows the plugins that failed.
         """
         namespace = self.namespace(name)
+        if namespace is None and self.is_layer(name) and name not in self.looked_up:
+            self.looked_up[name] = layer_model(self.layers[name])
+            self.owners["model", name] = self.owners["layer", name]
         if namespace is None:
-            return self._find("model", self.models, name)
+            known: dict[str, Any] = {**self.layers, **self.models, **self.looked_up}
+            found: ModelSpec = self._find("model", known, name)
+            return found
         if name not in self.looked_up:
             self.looked_up[name] = self._look_up(namespace, name)
             self.owners["model", name] = self.owners["namespace", namespace.name]
@@ -87,6 +104,10 @@ class Registry:
         """Return the namespace that the name of a model, or a glob, begins with; None for all others."""
         head, slash, _ = name.partition("/")
         return self.namespaces.get(head + slash)
+
+    def is_layer(self, name: str) -> bool:
+        """Tell whether a name is a layer's, and no model's."""
+        return name in self.layers and name not in self.models
 
     def names(self, pattern: str) -> Iterable[str]:
         """Return the names that a glob is matched with: a namespace's where it begins with one, else the models'."""
@@ -228,6 +249,42 @@ def create_layer(name: str, size: str | int | tuple[int, int], width: int, **opt
     spec = installed().layer(name)
     knobs = spec.with_options(options)
     return resolve(str(spec.build))(layer_size(spec, size, knobs, width), width, **knobs)
+
+
+# -- a layer alone, measured as a model is -------------------------------------------------------------------
+
+LAYER_TOKENS, LAYER_WIDTH = 1024, 256  # where nothing is said
+
+
+def layer_model(spec: LayerSpec) -> ModelSpec:
+    """Return a layer as a model from features (B, N, C) to features, with C as its option ``width``."""
+    default = LAYER_TOKENS
+    sizes = SizeRule(f"{spec.step({**spec.knobs}) ** 2 if spec.grid else spec.step({**spec.knobs})}tok")
+    sizes = replace(sizes, multiple_of=spec.multiple_of, square=spec.grid, single=True)
+    return ModelSpec(
+        spec.name,
+        build="zoo.registry:build_layer",
+        closed_form="zoo.registry:layer_macs",
+        input=InputSpec("features", "sequence_length", params={"width": "width"}),
+        sizes=replace(sizes, default=f"{sizes.nearest(default, spec.knobs)[0]}tok"),
+        family=spec.family,
+        options={"layer": spec.name, "width": LAYER_WIDTH, **spec.knobs},
+        output={"": "batch tokens width"},
+        paper=spec.paper,
+        licence=spec.licence,
+        notes=spec.notes,
+    )
+
+
+def build_layer(size: int, layer: str, width: int, **options: Any) -> Any:
+    """Build a layer by its name."""
+    return create_layer(layer, size, width, **options)
+
+
+def layer_macs(size: int, layer: str, width: int, **options: Any) -> int:
+    """Return what a layer declares to cost."""
+    spec = installed().layer(layer)
+    return spec.cost.macs(spec.values(size, width, spec.with_options(options)))
 
 
 def layer_size(

@@ -30,12 +30,13 @@ from zoo.suite import Choice, Group, Limits, Planned, Suite, SuiteFile, expand, 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run did; ``left`` is how many cases it did not begin, for want of time."""
+    """What a run did; ``items`` are all its cases, ``left`` is how many it did not begin, for want of time."""
 
     plan: Plan
     folder: Path
     records: tuple[CaseRecord, ...]
     left: int = 0
+    items: tuple[Planned, ...] = ()
 
     @property
     def failed(self) -> list[CaseRecord]:
@@ -45,14 +46,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for: a suite (a name, or a YAML path), narrowed or changed, and what to do with what is kept.
+    """What is asked for: a suite (a name, a YAML path, or one that was read), narrowed or changed.
 
     ``models`` and ``metrics`` narrow it, ``axes`` gives axes other values, ``plugins`` are single files that take part,
     ``retry`` runs again what was out of memory or time, ``fresh`` measures again what is kept. What would not end
     within ``stop_after`` seconds, were it as long as the longest so far, is left for the next run.
     """
 
-    suite: str
+    suite: str | SuiteFile
     models: Sequence[str] = ()
     axes: Mapping[str, list[Scalar]] = field(default_factory=dict)
     metrics: Sequence[str] = ()
@@ -85,7 +86,7 @@ def run_request(request: Request, reporter: Reporter) -> Outcome:
         reporter.planned(plan)
         done = list(execute(plan, prints, store, reporter, request.stop_after))
         left = len(plan.work) - len({id(work) for work, _ in done})
-        return Outcome(plan, store.folder, tuple(record for _, record in done), left)
+        return Outcome(plan, store.folder, tuple(record for _, record in done), left, tuple(items))
 
 
 def look_ahead(request: Request) -> tuple[Plan, Registry, Store]:
@@ -97,7 +98,7 @@ def look_ahead(request: Request) -> tuple[Plan, Registry, Store]:
 
 def prepare(request: Request) -> tuple[SuiteFile, Registry, list[Planned]]:
     """Read a suite and expand it over the registry."""
-    file = read_suite(request.suite)
+    file = read_suite(request.suite) if isinstance(request.suite, str) else request.suite
     registry = Registry.load(request.plugins)
     added = tuple(spec.name for plugin in registry.files for spec in plugin.models)
     choice = Choice(tuple(request.models), request.axes, tuple(request.metrics), added, environment.usable_cores())

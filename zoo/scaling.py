@@ -220,14 +220,19 @@ def exact(sizes: Sequence[int], values: Sequence[int], terms: Sequence[Term]) ->
         table = values_at(terms, sizes)
         scale = table.max(axis=0)
         found, *_ = np.linalg.lstsq(table / scale, np.asarray(values, dtype=float), rcond=None)
-        law = Law(tuple(terms), tuple(tidy(c) for c in found / scale), tuple(sizes), tuple(values))
+        law = sized(terms, [tidy(c) for c in found / scale], sizes, values)
         return law if all(math.isclose(law(n), v, rel_tol=1e-9) for n, v in zip(sizes, values, strict=True)) else None
     powers = [growth(term)[0] for term in terms]
     points = list(dict(zip(sizes, values, strict=True)).items())
     solved = solve([[Fraction(n) ** p for p in powers] for n, _ in points[: len(terms)]], [v for _, v in points])
     if any(sum(c * n**p for c, p in zip(solved, powers, strict=True)) != v for n, v in zip(sizes, values, strict=True)):
         return None
-    kept = [(term, float(c)) for term, c in zip(terms, solved, strict=True) if c] or [(terms[0], 0.0)]
+    return sized(terms, [float(c) for c in solved], sizes, values)
+
+
+def sized(terms: Sequence[Term], coefficients: Sequence[float], sizes: Sequence[int], values: Sequence[int]) -> Law:
+    """Return a law without the terms that have no coefficient."""
+    kept = [(term, c) for term, c in zip(terms, coefficients, strict=True) if c] or [(terms[0], 0.0)]
     return Law(tuple(t for t, _ in kept), tuple(c for _, c in kept), tuple(sizes), tuple(values))
 
 

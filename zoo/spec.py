@@ -127,7 +127,8 @@ class SizeRule:
     ``default`` is a tagged size. ``multiple_of`` and ``max`` are numbers, or names of the options that hold them
     (``"patch_size"``, ``"max_positions"``). ``rebuilds`` names the parameters that depend on the size, ``pads`` says
     what is padded at sizes that are no clean multiple. ``single`` rules out sizes of two numbers: the model takes
-    square images, or one sequence, only.
+    square images, or one sequence, only. ``square`` numbers are those of tokens on a square grid, and it is the side
+    that is a multiple.
     """
 
     default: str
@@ -137,6 +138,7 @@ class SizeRule:
     rebuilds: str = ""
     pads: str = ""
     single: bool = False
+    square: bool = False
 
     def __post_init__(self) -> None:
         """Hold the default to the rule's own limits."""
@@ -157,7 +159,7 @@ class SizeRule:
             raise BadSize(f"{size} is not legal: expected one number, such as {self.default}")
         step, highest = self.step(options), self.highest(options)
         for value in size.values:
-            if value < self.min or (highest is not None and value > highest) or value % step:
+            if value < self.min or (highest is not None and value > highest) or value not in self.around(value, step):
                 near = " or ".join(f"{v}{unit}" for v in self.nearest(value, options)) or "none"
                 raise BadSize(f"{size} is not legal: expected {self.describe(options)}; nearest legal size: {near}")
 
@@ -182,16 +184,25 @@ class SizeRule:
         """Say in words which sizes are legal."""
         unit = Size.parse(self.default).unit
         step, highest = self.step(options), self.highest(options)
-        lowest = max(self.min, step)
+        lowest = max(self.min, step * step if self.square else step)
         bounds = f"at least {lowest}{unit}" if highest is None else f"from {lowest} to {highest}{unit}"
+        if self.square:
+            return f"the square of a multiple of {step}, {bounds}" if step > 1 else f"a square number, {bounds}"
         return f"a multiple of {step}, {bounds}" if step > 1 else bounds
+
+    def around(self, value: int, step: int) -> tuple[int, int]:
+        """Return the multiples of ``step``, or their squares, at and below ``value`` and at and above it."""
+        if not self.square:
+            return value // step * step, -(-value // step) * step
+        side = math.isqrt(value) // step * step
+        return side * side, side * side if side * side == value else (side + step) ** 2
 
     def nearest(self, value: int, options: Mapping[str, Any]) -> list[int]:
         """Return the legal values on both sides of ``value``, nearest first."""
         step, limit = self.step(options), self.highest(options)
-        lowest = -(-max(self.min, step) // step) * step
-        highest = (limit // step) * step if limit is not None else None
-        near = {max(lowest, value // step * step), max(lowest, -(-value // step) * step)}
+        lowest = self.around(max(self.min, step * step if self.square else step), step)[1]
+        highest = self.around(limit, step)[0] if limit is not None else None
+        near = {max(lowest, found) for found in self.around(value, step)}
         if highest is not None:
             near = {min(v, highest) for v in near}
         return sorted((v for v in near if v >= lowest), key=lambda v: abs(v - value))
@@ -209,8 +220,9 @@ _MAKERS = {
     "images": "zoo.data:make_image_lists",
     "tokens": "zoo.data:make_tokens",
     "pair": "zoo.data:make_pairs",
+    "features": "zoo.data:make_features",
 }
-_SAMPLES = {"image": "image", "images": "image", "tokens": "sequence", "pair": "pair"}
+_SAMPLES = {"image": "image", "images": "image", "tokens": "sequence", "pair": "pair", "features": "sequence"}
 
 
 @dataclass(frozen=True)
@@ -218,7 +230,7 @@ class InputSpec:
     """What a model is fed.
 
     ``kind`` is an image batch (B, C, H, W), a list of images (C, H, W), token ids (B, N), a pair of source and target
-    ids, or what a ``make`` of its own says.
+    ids, features of tokens (B, N, C), or what a ``make`` of its own says.
 
     ``make(size, batch_size, dtype, device, generator, **params)`` returns ``(args, kwargs)`` for ``forward``, any
     pytree of tensors; ``sample`` is what one sample is called (throughput is samples per second);

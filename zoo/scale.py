@@ -1,0 +1,507 @@
+"""Scaling: what models and layers cost over a range of sizes, as laws, with where one overtakes another.
+
+Sizes are measured as a suite's are, so that what is kept is not measured again; a size that fails is a point with a
+status. n is the number of tokens that a size becomes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from zoo import runner, scaling
+from zoo.case import Case
+from zoo.comparison import Effort
+from zoo.cost import Term
+from zoo.errors import BadSize, BadSpec, ZooError
+from zoo.metrics import METRICS, is_timed
+from zoo.plan import phase_of
+from zoo.progress import Reporter
+from zoo.record import ComparisonRecord, Value
+from zoo.registry import Registry
+from zoo.scaling import Broken, Crossing, Estimate, Law
+from zoo.spec import ModelSpec, Scalar, Size, resolve
+from zoo.store import Store
+from zoo.suite import Limits, Suite, SuiteFile
+
+# What a law is fitted to. A rate is fitted as the time that a sample takes.
+COUNTS = ("macs", "flops", "flops_fft", "params", "activations", "peak_memory_predicted")
+MEASURED = ("latency", "throughput", "latency_graph", "peak_memory", "energy")
+# What tells which terms a time may have.
+ARITHMETIC = ("macs", "flops_fft")
+POLYNOMIAL = scaling.terms_of("1 + n + n^2 + n^3")
+FOURIER = scaling.terms_of("1 + n + n log2(n)")
+# A count that is no polynomial (windows are padded) is fitted as times are; a time is never less than linear.
+FALLBACK = scaling.terms_of("1 + n + n^2")
+LINEAR = scaling.terms_of("1 + n")
+POINTS = 40  # sizes of a range at most
+
+
+@dataclass(frozen=True)
+class Point:
+    """One size of one model: the size as a text, the tokens that it becomes, and what was found there."""
+
+    size: str
+    n: int
+    value: Value
+
+    @property
+    def cost(self) -> float | None:
+        """The value as a cost: of a rate, the time that one sample takes; None where there is none."""
+        found = self.value.value
+        return None if found is None else (1 / found if self.value.unit == "1/s" else float(found))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A metric of one model over its sizes, and the law that it follows; ``problem`` says why there is none.
+
+    ``left_out`` is how far the law of the other sizes is off at the largest one.
+    """
+
+    model: str
+    metric: str
+    points: tuple[Point, ...]
+    law: Broken | None = None
+    exact: bool = False
+    left_out: float | None = None
+    notes: tuple[str, ...] = ()
+    problem: str = ""
+
+    @property
+    def fitted(self) -> list[Point]:
+        """The points that have a value."""
+        return [point for point in self.points if point.cost is not None]
+
+
+@dataclass(frozen=True)
+class Crossover:
+    """Where one curve passes another, as their laws predict it, and a paired measurement there, if one was made.
+
+    ``first`` costs less below, ``second`` above. ``at`` is the size that was measured, ``confirmed`` where the ratio
+    found there puts the crossover, with its interval.
+    """
+
+    metric: str
+    first: str
+    second: str
+    predicted: Crossing
+    at: str = ""
+    measured: ComparisonRecord | None = None
+    confirmed: Estimate | None = None
+
+
+@dataclass(frozen=True)
+class Overtaking:
+    """Where the terms of one law that grow faster pass all the slower ones together."""
+
+    model: str
+    metric: str
+    term: Term
+    predicted: Crossing
+
+
+@dataclass(frozen=True)
+class Room:
+    """The largest size of a model within a limit: as the law says, with its interval, and the nearest legal below."""
+
+    model: str
+    metric: str
+    limit: float
+    size: Crossing | None
+    legal: str = ""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """All that was found: curves, crossovers between models and within laws, and what fits."""
+
+    curves: tuple[Curve, ...]
+    crossovers: tuple[Crossover, ...] = ()
+    overtakings: tuple[Overtaking, ...] = ()
+    rooms: tuple[Room, ...] = ()
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked for: models or layers, sizes (``256..16384``, ``256..16384:13`` or ``256,512``), and metrics.
+
+    ``axes`` gives other axes a value each. ``limits`` are metrics with a number that they may reach: what fits then.
+    """
+
+    names: Sequence[str]
+    sizes: str
+    metrics: Sequence[str] = ("macs", "peak_memory_predicted", "latency")
+    axes: Mapping[str, list[Scalar]] = field(default_factory=dict)
+    plugins: Sequence[str] = ()
+    out: str | Path = "runs"
+    limits: Mapping[str, float] = field(default_factory=dict)
+    confirm: bool = True
+    retry: bool = False
+    fresh: bool = False
+    time: float = 120.0
+    effort: Effort = field(default_factory=Effort)
+
+
+# -- sizes ---------------------------------------------------------------------------------------------------
+
+
+def read_sizes(text: str) -> tuple[list[str], bool]:
+    """Return the sizes of a list, or those of a range: doubling, or so many even steps of its logarithm.
+
+    The flag says that it is a range, of which each model takes its nearest legal sizes. BadSize for anything else.
+    """
+    found = re.fullmatch(r"(\d{1,9})\.\.(\d{1,9})(px|tok)?(?::(\d{1,3}))?", text.strip())
+    if not found:
+        sizes = [part.strip() for part in text.split(",") if part.strip()]
+        for size in sizes:
+            Size.parse(size, "tok")
+        if not sizes:
+            raise BadSize("no sizes are given; expected a range such as 256..16384, or a list such as 256,512")
+        return sizes, False
+    low, high, unit = int(found[1]), int(found[2]), found[3] or ""
+    if not 0 < low < high:
+        raise BadSize(f"{text!r} is no range of sizes; expected the smaller one first, as in 256..16384")
+    count = int(found[4]) if found[4] else math.floor(math.log2(high / low)) + 1
+    if not 2 <= count <= POINTS:
+        raise BadSize(f"{text!r} has {count} sizes; expected 2 to {POINTS}")
+    if found[4]:
+        steps = [low * (high / low) ** (i / (count - 1)) for i in range(count)]
+    else:
+        steps = [float(low << i) for i in range(count)]
+        steps += [float(high)] if steps[-1] < high else []
+    return [f"{round(step)}{unit}" for step in steps], True
+
+
+def sizes_for(spec: ModelSpec, sizes: Sequence[str], nearest: bool, options: Mapping[str, Scalar]) -> list[str]:
+    """Return the sizes that a model is measured at: as given, or the legal ones that lie nearest, each once."""
+    asked = [spec.size(size) for size in sizes]
+    if not nearest:
+        return [str(size) for size in asked]
+    knobs = spec.with_options({k: v for k, v in options.items() if k in spec.knobs})
+    found = [Size((spec.sizes.nearest(size.values[0], knobs)[0],), size.unit) for size in asked]
+    return list(dict.fromkeys(map(str, found)))
+
+
+def tokens_of(spec: ModelSpec, case: Case) -> int:
+    """Return the tokens that a case's size becomes; of a pair the source's, and pixels where none are told."""
+    size = spec.size(case.size)
+    if spec.input.tokens:
+        found = resolve(str(spec.input.tokens))(size.native, **spec.with_options(case.options))
+        if found is not None:
+            return int(found)
+    return math.prod(size.pair) if size.unit == "px" else size.values[0]
+
+
+# -- measuring -----------------------------------------------------------------------------------------------
+
+
+def scale(question: Question, reporter: Reporter) -> Scaling:
+    """Measure models over sizes and return what they scale like. ZooError for bad input."""
+    known = (*COUNTS, *MEASURED)
+    for metric in question.metrics:
+        if metric not in known:
+            raise ZooError(f"{metric!r} does not scale; expected metrics of {', '.join(known)}")
+    registry = Registry.load(question.plugins)
+    names = list(dict.fromkeys(name for asked in question.names for name in registry.match_models(asked)))
+    file = suite_of(question, registry, names)
+    request = runner.Request(
+        file, axes=question.axes, plugins=question.plugins, out=question.out, retry=question.retry, fresh=question.fresh
+    )
+    outcome = runner.run_request(request, reporter)
+    curves = tuple(read_curves(question, registry, names, outcome))
+    crossed = tuple(found_crossovers(curves))
+    if question.confirm:
+        crossed = tuple(confirmed(one, question, registry, curves, reporter) for one in crossed)
+    return Scaling(curves, crossed, tuple(overtakings(curves)), tuple(rooms(question, registry, curves)))
+
+
+def suite_of(question: Question, registry: Registry, names: Sequence[str]) -> SuiteFile:
+    """Return a suite of one group a model. BadSize or BadSpec when a size or an option is none of a model's."""
+    sizes, nearest = read_sizes(question.sizes)
+    metrics = list(dict.fromkeys([*ARITHMETIC, *question.metrics]))
+    options = {name: values[0] for name, values in question.axes.items()}
+    groups = [
+        {
+            "models": [name],
+            "axes": {"size": [*sizes_for(registry.model(name), sizes, nearest, options)]},
+            "metrics": metrics,
+            "limits": Limits(time=question.time),
+        }
+        for name in names
+    ]
+    for name, values in question.axes.items():
+        if len(values) != 1 or name == "size":
+            raise BadSpec(f"--set {name}: scaling takes one value of every other axis; sizes are given with --sizes")
+    return SuiteFile("scale", Path("zoo scale"), Suite.model_validate({"schema": 1, "groups": groups}), {})
+
+
+def read_curves(
+    question: Question, registry: Registry, names: Sequence[str], outcome: runner.Outcome
+) -> Iterator[Curve]:
+    """Yield a curve of each model and metric, from what is kept."""
+    store = Store(outcome.folder, outcome.plan.machine).read()
+    for name in names:
+        spec = registry.model(name)
+        cases = [item.case for item in outcome.items if item.case.model == name]
+        counted = {metric: curve_of(spec, cases, metric, store, ()) for metric in ARITHMETIC}
+        for metric in dict.fromkeys(question.metrics):
+            yield counted.get(metric) or curve_of(spec, cases, metric, store, terms_of_time(counted.values()))
+
+
+def curve_of(spec: ModelSpec, cases: Sequence[Case], metric: str, store: Store, terms: Sequence[Term]) -> Curve:
+    """Return one curve with its law; ``terms`` are those that a measured one may have."""
+    points = []
+    for case in cases:
+        kept = store.newest.get((case.for_phase(phase_of(metric)).id, metric))
+        if kept is not None:
+            points.append(Point(case.size, tokens_of(spec, case), kept.metrics[metric]))
+    points.sort(key=lambda point: point.n)
+    curve = Curve(spec.name, metric, tuple(points))
+    return with_count_law(curve) if metric in COUNTS else with_law(curve, terms)
+
+
+# -- laws ----------------------------------------------------------------------------------------------------
+
+
+def terms_of_time(counted: Iterable[Curve]) -> tuple[Term, ...]:
+    """Return the terms that a time may have: a constant, n, and whatever the counted work has."""
+    found = {scaling.growth(term): term for term in LINEAR}
+    for curve in counted:
+        for law in curve.law.laws if curve.law else ():
+            for term, coefficient in zip(law.terms, law.coefficients, strict=True):
+                if coefficient and scaling.growth(term) != (0, 0):
+                    found[scaling.growth(term)] = replace(term, coefficient=1.0)
+    return tuple(found[key] for key in sorted(found))
+
+
+def with_count_law(curve: Curve) -> Curve:
+    """Return a curve of counts with its exact law, or, where there is none, with the one that is nearest."""
+    known = {point.n: round(point.cost) for point in curve.fitted if point.cost is not None}
+    if len(known) < 2:
+        return replace(curve, problem="fewer than two sizes have a value")
+    if not any(known.values()):
+        return replace(curve, problem="none")
+    sizes, values = list(known), list(known.values())
+    terms = FOURIER if curve.metric == "flops_fft" else POLYNOMIAL
+    for count in range(1, len(terms) + 1):
+        law = scaling.exact(sizes, values, terms[:count])
+        if law:
+            return replace(curve, law=Broken((law,)), exact=True)
+    # Another moment of the call may be the peak of small sizes.
+    for start, count in itertools.product(range(1, len(sizes) - 2), range(1, len(FALLBACK) + 1)):
+        law = scaling.exact(sizes[start:], values[start:], FALLBACK[:count])
+        if law:
+            below = scaling.fit(sizes[:start], values[:start], LINEAR[: min(2, start)])
+            broken = Broken((below, law), ((sizes[start - 1], sizes[start]),))
+            return replace(curve, law=broken, exact=True, notes=("the law is that of the larger sizes",))
+    return with_law(replace(curve, notes=("no polynomial gives these counts exactly",)), FALLBACK)
+
+
+def with_law(curve: Curve, terms: Sequence[Term]) -> Curve:
+    """Return a curve with the law that is fitted to it; sizes at which the host sets the pace are left out."""
+    known, notes = curve.fitted, curve.notes
+    bound = [point for point in known if point.value.detail.get("launch_bound")]
+    if bound:
+        known = [point for point in known if point not in bound]
+        notes = (*notes, f"launch-bound, and not fitted: {', '.join(point.size for point in bound)}")
+    sizes = [float(point.n) for point in known]
+    costs = [point.cost for point in known if point.cost is not None]
+    if len(set(sizes)) < len(terms):
+        what = " + ".join(map(str, terms))
+        return replace(curve, notes=notes, problem=f"{len(set(sizes))} sizes have a value; the law {what} needs more")
+    law = scaling.fit_broken(sizes, costs, terms)
+    return replace(curve, law=law, left_out=scaling.left_out(sizes, costs, terms), notes=notes)
+
+
+# -- crossovers ----------------------------------------------------------------------------------------------
+
+
+def found_crossovers(curves: Sequence[Curve]) -> Iterator[Crossover]:
+    """Yield where the laws of two models cross, by metric."""
+    for a, b in itertools.combinations(curves, 2):
+        if a.metric == b.metric and a.law and b.law:
+            for crossing in crossings(a.law, b.law):
+                n = crossing.size.value
+                below = a.law(n / 1.01) < b.law(n / 1.01)
+                yield Crossover(a.metric, *((a.model, b.model) if below else (b.model, a.model)), crossing)
+
+
+def crossings(a: Broken, b: Broken) -> Iterator[Crossing]:
+    """Yield the crossings of each two pieces of two laws, where both pieces hold."""
+    for first, of_first in pieces(a):
+        for second, of_second in pieces(b):
+            low, high = max(of_first[0], of_second[0]), min(of_first[1], of_second[1])
+            yield from (c for c in scaling.crossover(first, second) if low <= c.size.value <= high)
+
+
+def pieces(law: Broken) -> Iterator[tuple[Law, tuple[float, float]]]:
+    """Yield each law of several, and between which sizes it holds."""
+    ends = [0.0, *(math.sqrt(low * high) for low, high in law.breaks), math.inf]
+    yield from zip(law.laws, itertools.pairwise(ends), strict=True)
+
+
+def overtakings(curves: Sequence[Curve]) -> Iterator[Overtaking]:
+    """Yield where the leading term of each law passes the others."""
+    for curve in curves:
+        law = curve.law.last if curve.law else None
+        if law is None or len(law.terms) < 2:
+            continue
+        lead = law.terms.index(law.leading()[0])
+        if lead and scaling.growth(law.terms[lead]) > (1, 0):
+            crossing = law.overtakes(range(lead), [lead])
+            if crossing:
+                yield Overtaking(curve.model, curve.metric, law.terms[lead], crossing)
+
+
+def confirmed(
+    found: Crossover, question: Question, registry: Registry, curves: Sequence[Curve], reporter: Reporter
+) -> Crossover:
+    """Return a crossover of times with a paired measurement at its size.
+
+    Where both costs follow their laws' local exponents, a ratio that is not 1 there says how far away it is.
+    """
+    if not is_timed(found.metric) or METRICS[found.metric].ratio_of or not found.predicted.inside:
+        return found
+    laws = {c.model: c for c in curves if c.metric == found.metric}
+    size = nearest_of_both(registry, question, laws[found.first], laws[found.second], found.predicted.size.value)
+    if not size:
+        return found
+    axes: dict[str, list[Scalar]] = {**question.axes, "size": [size]}
+    versus = runner.Versus(
+        found.first, found.second, found.metric, axes, question.plugins, Limits(time=question.time), question.effort
+    )
+    record, _ = runner.compare(versus, reporter)
+    if record.ratio is None or record.interval is None:
+        return replace(found, at=size, measured=record)
+    n = float(tokens_of(registry.model(found.first), record.a))
+    steeper = [law.last.exponent(n).value for law in (laws[found.second].law, laws[found.first].law) if law]
+    apart = steeper[1] - steeper[0]
+    if apart <= 0:
+        return replace(found, at=size, measured=record)
+    places = [n * ratio ** (1 / apart) for ratio in (record.ratio, *record.interval)]
+    return replace(found, at=size, measured=record, confirmed=Estimate(places[0], (places[1], places[2])))
+
+
+def nearest_of_both(registry: Registry, question: Question, a: Curve, b: Curve, n: float) -> str:
+    """Return the legal size of both models that is nearest to n tokens; empty where sizes are no tokens or differ."""
+    specs = [registry.model(curve.model) for curve in (a, b)]
+    if {spec.input.axis for spec in specs} != {"sequence_length"}:
+        return ""
+    options = {name: values[0] for name, values in question.axes.items()}
+    size = round(n)
+    for _ in range(8):
+        for spec in specs:
+            knobs = spec.with_options({k: v for k, v in options.items() if k in spec.knobs})
+            size = spec.sizes.nearest(size, knobs)[0]
+        if all(legal(spec, size, options) for spec in specs):
+            return f"{size}tok"
+    return ""
+
+
+def legal(spec: ModelSpec, size: int, options: Mapping[str, Scalar]) -> bool:
+    """Tell whether a model takes a number of tokens."""
+    try:
+        spec.sizes.check(spec.size(size), spec.with_options({k: v for k, v in options.items() if k in spec.knobs}))
+    except BadSize:
+        return False
+    return True
+
+
+# -- what fits -----------------------------------------------------------------------------------------------
+
+
+def rooms(question: Question, registry: Registry, curves: Sequence[Curve]) -> Iterator[Room]:
+    """Yield the largest size of each model within each limit."""
+    for curve in curves:
+        limit = question.limits.get(curve.metric)
+        if limit is None or curve.law is None:
+            continue
+        crossing = curve.law.last.within(limit)
+        yield Room(curve.model, curve.metric, limit, crossing, largest_legal(question, registry, curve, crossing))
+
+
+def largest_legal(question: Question, registry: Registry, curve: Curve, crossing: Crossing | None) -> str:
+    """Return the largest legal size at or below a crossing."""
+    spec = registry.model(curve.model)
+    if crossing is None or spec.input.axis != "sequence_length":
+        return ""
+    options = {name: values[0] for name, values in question.axes.items() if name in spec.knobs}
+    knobs = spec.with_options(options)
+    below = [size for size in spec.sizes.nearest(int(crossing.size.value), knobs) if size <= crossing.size.value]
+    return f"{max(below)}tok" if below else ""
+
+
+def to_json(found: Scaling) -> dict[str, Any]:
+    """Return what was found for programs: values in SI units."""
+    return {
+        "curves": [curve_json(curve) for curve in found.curves],
+        "crossovers": [
+            {
+                "metric": c.metric,
+                "below": c.first,
+                "above": c.second,
+                "tokens": estimate_json(c.predicted.size),
+                "inside": c.predicted.inside,
+                "measured_at": c.at,
+                "ratio": c.measured and c.measured.ratio,
+                "ratio_interval": c.measured and c.measured.interval,
+                "confirmed": c.confirmed and estimate_json(c.confirmed),
+            }
+            for c in found.crossovers
+        ],
+        "overtakings": [
+            {"model": o.model, "metric": o.metric, "term": str(o.term), "tokens": estimate_json(o.predicted.size)}
+            for o in found.overtakings
+        ],
+        "what_fits": [
+            {
+                "model": r.model,
+                "metric": r.metric,
+                "limit": r.limit,
+                "tokens": r.size and estimate_json(r.size.size),
+                "largest": r.legal,
+            }
+            for r in found.rooms
+        ],
+    }
+
+
+def curve_json(curve: Curve) -> dict[str, Any]:
+    """Return a curve for programs."""
+    points = [
+        {
+            "size": p.size,
+            "tokens": p.n,
+            "value": p.value.value,
+            "interval": p.value.interval,
+            "status": p.value.status,
+            "reason": p.value.reason,
+        }
+        for p in curve.points
+    ]
+    data: dict[str, Any] = {"model": curve.model, "metric": curve.metric, "points": points, "problem": curve.problem}
+    if curve.law is None:
+        return data
+    last = curve.law.last
+    return data | {
+        "exact": curve.exact,
+        "terms": [
+            {"term": str(term), **estimate_json(last.coefficient(index))} for index, term in enumerate(last.terms)
+        ],
+        "exponents": [{"tokens": n, **estimate_json(last.exponent(n))} for n in last.sizes],
+        "leading": str(last.leading()[0]),
+        "breaks": [list(between) for between in curve.law.breaks],
+        "left_out": curve.left_out,
+        "notes": list(curve.notes),
+    }
+
+
+def estimate_json(found: Estimate) -> dict[str, Any]:
+    """Return a number and its interval."""
+    return {"value": found.value, "interval": found.interval and list(found.interval)}
