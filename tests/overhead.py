@@ -8,6 +8,7 @@ nanoseconds; a model of a millisecond shows the share.
 
 from __future__ import annotations
 
+import gc
 import statistics
 from collections.abc import Callable
 from time import perf_counter_ns
@@ -19,7 +20,7 @@ from zoo.metrics.driver import driver_of
 from zoo.metrics.speed import time_calls
 from zoo.statistics import ratio_of
 
-GROUPS, ROUNDS = 120, 40
+GROUPS, ROUNDS = 80, 40
 
 
 def bare(call: Callable[[], object], n: int) -> float:
@@ -35,7 +36,8 @@ def harness(call: Callable[[], object], n: int) -> tuple[float, float]:
     synchronize = driver_of("cpu").synchronize
     start = perf_counter_ns()
     samples = time_calls(call, n, synchronize)
-    return sum(samples) / n, (perf_counter_ns() - start) / n
+    took = perf_counter_ns() - start
+    return sum(samples) / n, took / n
 
 
 def wait() -> None:
@@ -69,6 +71,7 @@ def compared(name: str, call: Callable[[], object], n: int) -> str:
 def main() -> None:
     """Print the table."""
     torch.set_num_threads(1)
+    gc.freeze()  # as the server does from which workers are forked
     print("| call | bare loop (ns) | a sample has on top (ns) | the loop has on top (ns) |")
     print("| :--- | ---: | ---: | ---: |")
     print(compared("no-op", lambda: None, 2_000))

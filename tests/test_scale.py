@@ -31,9 +31,11 @@ class Sleeper(nn.Module):
     def forward(self, x):
         if x.shape[1] > self.most:
             raise RuntimeError("too long for me")
-        if x.device.type == "cpu" and not isinstance(x, torch._subclasses.FakeTensor):
-            time.sleep(self.seconds)
-        return torch.softmax(x @ x.transpose(1, 2), -1) @ x if self.square else x + x.mean(1, keepdim=True)
+        began = time.monotonic()
+        found = torch.softmax(x @ x.transpose(1, 2), -1) @ x if self.square else x + x.mean(1, keepdim=True)
+        if len(x) and x.device.type == "cpu" and not isinstance(x, torch._subclasses.FakeTensor):
+            time.sleep(max(0.0, began + self.seconds - time.monotonic()))
+        return found
 
 def linear(size, width, most): return Sleeper(4e-3 + 8e-6 * size, False, most)
 def quadratic(size, width, most): return Sleeper(2e-3 + 8e-9 * size**2, True, most)

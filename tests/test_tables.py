@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from zoo import tables
 from zoo.case import Case
 from zoo.errors import BadRecords
 from zoo.record import CaseRecord, MachineRecord, Value
@@ -475,3 +479,35 @@ def test_a_run_says_what_another_size_changes(suite_file, zoo, size, said):
     done = zoo("run", str(suite_file(suite)))
     assert ("feature maps are padded" in done.stdout) == said, done.stdout + done.stderr
     assert ("token-mixing MLPs are as wide as the patches" in done.stdout) == said
+
+
+def test_latex_and_html_escape_what_plugins_name(tmp_path: Path) -> None:
+    made = tables.Table(
+        "50 % of <script>alert(1)</script> & co_",
+        (tables.Column("model", "Model", False), tables.Column("latency", "Latency (µs)", True, "s")),
+        ((tables.Cell("{x}_1^2~\\#$"), tables.Cell("1.0 ± 0.2 [1]")),),
+        ("a < b",),
+        ("Made by: zoo table x",),
+    )
+    page = tables.document([render(made, "html")], "html")
+    assert "<script>" not in page
+    assert "50 % of &lt;script&gt;alert(1)&lt;/script&gt; &amp; co_" in page
+    assert '<td class="number">1.0 ± 0.2 [1]</td>' in page
+    assert "<p>[1] a &lt; b</p>" in page
+    paper = tables.document([render(made, "latex")], "latex")
+    assert r"50 \% of $<$script$>$alert(1)$<$/script$>$ \& co\_" in paper
+    assert r"\{x\}\_1\textasciicircum{}2\textasciitilde{}\textbackslash{}\#\$ & 1.0 $\pm$ 0.2 [1] \\" in paper
+    assert r"\begin{tabular}{lr}" in paper
+    assert paper.startswith(r"\documentclass")
+    assert paper.isascii()
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_latex_compiles_as_it_is(tmp_path: Path) -> None:
+    every = "".join(map(chr, range(32, 127))) + "µ±–†×…²−"
+    made = tables.Table(every, (tables.Column("model", "Model", False),), ((tables.Cell(every),),), (every,), (every,))
+    (tmp_path / "t.tex").write_text(tables.document([render(made, "latex")] * 2, "latex"))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout[-2000:].decode(errors="replace")
+    assert (tmp_path / "t.pdf").stat().st_size > 1000

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 KINDS = ("model", "layer", "task", "suite", "namespace")
 TIMES = ("latency", "throughput", "latency_graph")
+FORMATS = ("terminal", "markdown", "latex", "csv", "html")
 COUNTED = ("models", "layers", "tasks", "namespaces")
 
 
@@ -803,8 +804,8 @@ def print_dry_run(request: Request) -> None:
 
 def print_tables(made: Report, form: Format) -> None:
     """Print a suite's tables, and on stderr why one cannot be shown."""
-    for text in made.rendered(form):
-        click.echo(text)
+    if made.tables:
+        click.echo(made.document(form))
     for problem in made.problems:
         click.echo(f"zoo: not shown: {problem}", err=True)
 
@@ -812,7 +813,7 @@ def print_tables(made: Report, form: Format) -> None:
 @main.command()
 @click.argument("name")
 @click.option("--results", default="runs", show_default=True, help="Where the records are.")
-@click.option("--format", "form", type=click.Choice(["terminal", "markdown", "csv"]), default="terminal")
+@click.option("--format", "form", type=click.Choice(FORMATS), default="terminal")
 def table(name: str, results: str, form: Format) -> None:
     """Print the tables of suite NAME from records."""
     from zoo.report import Report

@@ -31,6 +31,10 @@ class Report:
         """Return the tables as text."""
         return [tables.render(table, form) for _, table in self.tables]
 
+    def document(self, form: tables.Format) -> str:
+        """Return all tables as one text, a document of its own where the format has such."""
+        return tables.document(self.rendered(form), form)
+
     def write(self) -> list[Path]:
         """Save the tables as Markdown and CSV and the plots as SVG and PNG, beside the records; return the files."""
         written = []

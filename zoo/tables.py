@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import fnmatch
+import html
 import io
 import math
 import re
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from zoo.store import Results
     from zoo.suite import TableSpec
 
-Format = Literal["terminal", "markdown", "csv"]
+Format = Literal["terminal", "markdown", "latex", "csv", "html"]
 
 CASE_AXES = tuple(f.name for f in fields(Case) if f.name != "options")
 AXES = (*CASE_AXES, "machine")
@@ -764,11 +765,22 @@ def is_wilson(value: Value) -> bool:
 def render(table: Table, format: Format = "terminal", width: int | None = None) -> str:
     """Return a table as text. ``width`` is the terminal's, in characters; when piped, lines are as long as need be.
 
-    CSV holds raw SI numbers and no formatted text: value, low, high, status and n of each metric.
+    CSV holds raw SI numbers and no formatted text: value, low, high, status and n of each metric. LaTeX needs the
+    package booktabs.
     """
-    if format == "csv":
-        return render_csv(table)
-    return render_markdown(table) if format == "markdown" else render_terminal(table, width)
+    if format == "terminal":
+        return render_terminal(table, width)
+    others = {"markdown": render_markdown, "latex": render_latex, "csv": render_csv, "html": render_html}
+    return others[format](table)
+
+
+def document(parts: Sequence[str], format: Format) -> str:
+    """Return rendered tables as one text: with LaTeX a document that compiles as it is, with HTML a page."""
+    if format == "latex":
+        return LATEX_DOCUMENT.format(body="\n".join(parts))
+    if format == "html":
+        return HTML_PAGE.format(body="\n".join(parts))
+    return "\n".join(parts)
 
 
 def render_terminal(table: Table, width: int | None) -> str:
@@ -839,6 +851,108 @@ def render_csv(table: Table) -> str:
         cells = [text for column, cell in zip(table.columns, row, strict=True) for text in csv_cells(column, cell)]
         writer.writerow([*cells, csv_notes(table, row)])
     return out.getvalue()
+
+
+# What LaTeX reads as a command, and the characters of ours that its fonts call by a name.
+LATEX = {
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "|": "$|$",
+    "…": r"\ldots{}",
+    "–": "--",
+    "−": "$-$",
+    "²": "$^2$",
+    "µ": r"$\mu$",
+    "±": r"$\pm$",
+    "†": r"$\dagger$",
+    "×": r"$\times$",
+}
+LATEX_DOCUMENT = r"""\documentclass{{article}}
+\usepackage{{booktabs,graphicx}}
+\usepackage[margin=2cm]{{geometry}}
+\begin{{document}}
+{body}\end{{document}}
+"""
+
+
+def render_latex(table: Table) -> str:
+    """Return a table as a float with booktabs' rules, as wide as the page at most; its notes stand below."""
+    columns = "".join("r" if c.metric else "l" for c in table.columns)
+    heads = " & ".join(latex(clean(c.head)) for c in table.columns)
+    body = [" & ".join(latex(cell.full) for cell in row) + r" \\" for row in table.rows]
+    notes = [f"{latex(line)}\\par" for line in (*numbered(table.notes), *table.footer)]
+    lines = [
+        r"\begin{table}[htbp]",
+        r"\centering",
+        f"\\caption{{{latex(table.title)}}}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+        f"\\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        heads + r" \\",
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}}",
+        r"\par\medskip\begin{minipage}{\linewidth}\footnotesize\raggedright",
+        *notes,
+        r"\end{minipage}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def latex(text: str) -> str:
+    """Return text that LaTeX prints as it stands."""
+    return "".join(LATEX.get(c, c) for c in text)
+
+
+HTML_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>attention-zoo</title>
+<style>
+:root {{ color-scheme: light dark; font: 16px/1.45 system-ui, sans-serif }}
+body {{ margin: 2rem auto; max-width: 72rem; padding: 0 1rem }}
+figure {{ margin: 0 0 3rem; overflow-x: auto }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap }}
+caption {{ font-weight: 600; padding-bottom: .5rem; text-align: left }}
+th, td {{ padding: .25rem .75rem; text-align: left }}
+thead {{ border-bottom: 1px solid; border-top: 2px solid }}
+tbody {{ border-bottom: 2px solid }}
+.number {{ text-align: right }}
+figcaption {{ font-size: .85rem; max-width: 60rem; padding-top: .5rem }}
+figcaption p {{ margin: .1rem 0 }}
+</style>
+{body}</html>
+"""
+
+
+def render_html(table: Table) -> str:
+    """Return a table as a figure with its notes below; every text is escaped."""
+    kinds = [' class="number"' if c.metric else "" for c in table.columns]
+    heads = "".join(f"<th{k}>{html.escape(clean(c.head))}</th>" for c, k in zip(table.columns, kinds, strict=True))
+    body = [
+        "<tr>" + "".join(f"<td{k}>{html.escape(cell.full)}</td>" for cell, k in zip(row, kinds, strict=True)) + "</tr>"
+        for row in table.rows
+    ]
+    notes = [f"<p>{html.escape(line)}</p>" for line in (*numbered(table.notes), *table.footer)]
+    lines = [
+        "<figure><table>",
+        f"<caption>{html.escape(table.title)}</caption>",
+        f"<thead><tr>{heads}</tr></thead>",
+        "<tbody>",
+        *body,
+        "</tbody></table>",
+        "<figcaption>",
+        *notes,
+        "</figcaption></figure>",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 CSV_UNITS = {"1": "", "1/s": "_per_s"}
