@@ -33,7 +33,7 @@ statistics scaling
 metrics.driver
 metrics.formulas metrics.operators metrics.meta metrics.handles
 metrics.whole metrics.counts metrics.params
-metrics.macs metrics.speed metrics.roofline metrics.attention
+metrics.macs metrics.speed metrics.roofline metrics.attention metrics.dependence
 metrics.ceilings metrics.memory metrics.scratch metrics.batch metrics.audit metrics.folding
 metrics.predicted_memory
 data
@@ -76,6 +76,7 @@ MAY_IMPORT_TORCH = {
     "metrics.audit",
     "metrics.driver",
     "metrics.attention",
+    "metrics.dependence",
     "weights",
     "testing",
 }

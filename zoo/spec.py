@@ -450,7 +450,9 @@ class LayerSpec:
     d = C and the letters that ``symbols`` binds to options (``{"k": "kernel_size"}``). ``sequential`` operations and
     the maximum ``path_length`` between two tokens are asymptotic, as in Vaswani et al. (2017), Table 1. The sides of a
     grid, or N, are multiples of ``multiple_of``, a number or the name of an option; ``heads`` names the option that
-    divides the width, if there is one. ``skips`` maps a rule of ``zoo check`` that cannot hold to the reason.
+    divides the width, if there is one. ``stack(level, size, **options)`` returns the options of a layer at a depth,
+    from 0, where a stack of them alternates or widens. ``skips`` maps a rule of ``zoo check`` that cannot hold to the
+    reason.
     """
 
     name: str
@@ -465,6 +467,7 @@ class LayerSpec:
     multiple_of: int | str = 1
     heads: str = ""
     causal: bool = False
+    stack: ImportString = ""
     skips: Mapping[str, str] = field(default_factory=dict)
     paper: str = ""
     licence: str = ""
@@ -478,6 +481,8 @@ class LayerSpec:
         check_api("layer", self.name, self.api)
         object.__setattr__(self, "options", declared_options(what, self.build, self.options, 2))
         object.__setattr__(self, "build", import_string(self.build))
+        if self.stack:
+            object.__setattr__(self, "stack", import_string(self.stack))
         object.__setattr__(self, "family", self.family or self.name)
         for letter, option in self.symbols.items():
             if letter in ("n", "d") or option not in self.knobs:

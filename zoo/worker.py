@@ -30,6 +30,7 @@ from zoo.metrics import (
     CONVERTIBLE,
     attention,
     ceilings,
+    dependence,
     energy,
     macs,
     memory,
@@ -286,6 +287,34 @@ class Job:
     def measure_activations(self) -> Value:
         """Elements that products write for one sample."""
         return Value(value=self.per_sample(self.count().activations), convention="products")
+
+    def measure_sequential_operations(self) -> Value:
+        """Longest chain of operators of a forward pass, on the meta device."""
+        if self.spec.data_dependent:
+            raise memory.Unmeasurable(f"the operators are not known before a run: {self.spec.data_dependent}")
+        inputs = self.make_inputs(torch.device("meta"), seeded=False)
+        return Value(value=dependence.sequential_operations(self.on_meta(), *inputs), convention="longest chain")
+
+    def measure_path_length(self) -> Value:
+        """Layers until every token knows of every other, times the chain of operators in one of them."""
+        known = registry.installed()
+        if self.spec.input.kind != "features" or not known.is_layer(self.spec.name):
+            raise memory.Unmeasurable("a path from token to token is that of a layer, and this is a model")
+        layer, knobs = known.layer(self.spec.name), self.spec.with_options(self.case.options)
+        own = {name: knobs[name] for name in layer.knobs}
+        stack = resolve(str(layer.stack)) if layer.stack else lambda level, size, **options: options
+
+        def build(**options: Any) -> nn.Module:
+            found: nn.Module = resolve(str(self.spec.build))(self.size.native, **{**knobs, **options})
+            return found
+
+        (x,), _ = self.make_inputs(torch.device("cpu"), seeded=True)
+        level = dependence.levels(build, lambda depth: stack(depth, self.size.native, **own))
+        layers = dependence.layers_to_reach(level, x[:1].double())
+        if layers is None:
+            raise memory.Unmeasurable("some tokens never hear of some others, however many layers there are")
+        chain = self.measure_sequential_operations().value or 0
+        return Value(value=layers * int(chain), convention="layers times chain", detail={"layers": layers})
 
     def measure_flops(self) -> Value:
         """Two FLOPs for each MAC of one sample."""

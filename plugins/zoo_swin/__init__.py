@@ -172,6 +172,7 @@ def zoo_layers() -> Iterator[LayerSpec]:
         symbols={"m": "window"},
         multiple_of="window",
         heads="heads",
+        stack="zoo_swin.layer:alternating",
         sequential="O(1)",
         path_length="O(sqrt(n)/m)",
         paper=PAPER,

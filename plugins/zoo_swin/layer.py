@@ -105,3 +105,8 @@ def build(size: tuple[int, int], width: int, window: int, heads: int, shift: boo
     if width % heads:
         raise ZooError(f"windows of width {width} cannot have {heads} heads: the width must be a multiple of the heads")
     return ShiftedWindows(size, width, window, heads, shift)
+
+
+def alternating(level: int, size: int, window: int, heads: int, shift: bool) -> dict[str, int | bool]:
+    """Return the options of the layer in a stack, where every second one is shifted."""
+    return {"window": window, "heads": heads, "shift": shift and level % 2 == 1}

@@ -116,6 +116,7 @@ def convolution_layers() -> Iterator[LayerSpec]:
             cost=cost,
             sequential="O(1)",
             path_length=path_length,
+            stack="zoo_token_mixers.convolution:widening" if name == "dilated_conv" else "",
             grid=grid,
             paper=paper,
             notes=f"{notes}; {BORDER}" if notes else BORDER,

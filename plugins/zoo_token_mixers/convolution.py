@@ -72,6 +72,14 @@ def dilated_conv(size: int, width: int, kernel_size: int, dilation: int) -> nn.M
     return Convolution1d(nn.Conv1d(width, width, kernel_size, padding=padding, dilation=dilation))
 
 
+def widening(level: int, size: int, kernel_size: int, dilation: int) -> dict[str, int]:
+    """Return the options in a stack with dilations 1, k, k^2, ... below N, and from 1 again."""
+    steps = 1
+    while kernel_size > 1 and kernel_size**steps < size:
+        steps += 1
+    return {"kernel_size": kernel_size, "dilation": kernel_size ** (level % steps)}
+
+
 def conv2d(size: tuple[int, int], width: int, kernel_size: int) -> nn.Module:
     """Return a plain convolution over a grid."""
     padding = reach(kernel_size, "the kernel_size of conv2d")

@@ -44,6 +44,10 @@ CONVENTIONS = {
     "norm, two for batch norm, none for attention that is one operator; of one sample",
     "5 n log2 n": "5 n log2 n for a complex Fourier transform, of one sample; in no count of MACs",
     "products": "elements that convolutions, linear layers and matrix products write, of one sample",
+    "longest chain": "the most operators of a forward pass that each wait for the one before; a product of matrices is "
+    "one, a recurrence one and more for each step",
+    "layers times chain": "layers, stacked, until every token depends on every other or, where it looks back only, on "
+    "every earlier one, by the Jacobian, times the longest chain of operators in one of them",
     "material": "calls of operators that are in no count and may matter",
     "fake tensors": "weights, inputs, an optimiser's state and what torch would allocate; nothing is run",
     "VmHWM": "weights, inputs, an optimiser's state, and the process's high-water mark of one call above them",
@@ -86,6 +90,8 @@ METRICS: dict[str, HarnessMetric] = {
         HarnessMetric("flops_fft", title="FFT FLOPs"),
         HarnessMetric("uncounted_ops", title="Uncounted ops"),
         HarnessMetric("activations", title="Activations"),
+        HarnessMetric("sequential_operations", title="Sequential operations"),
+        HarnessMetric("path_length", title="Longest path"),
         HarnessMetric("peak_memory_predicted", "B", title="Peak memory (predicted)"),
         HarnessMetric("peak_memory", "B", phase="memory", title="Peak memory"),
         HarnessMetric("largest_batch", "1", True, phase="memory", probed=True, title="Largest batch"),
