@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from zoo.breakdown import memory_text, quantity, seconds_text
 from zoo.errors import ZooError
 from zoo.metrics import METRICS
-from zoo.plots import DASHES, GREY, HEIGHT, INK, OKABE_ITO, SHAPES, WIDTH, styled
+from zoo.plots import DASHES, GREY, HEIGHT, INK, OKABE_ITO, SHAPES, WIDTH, log_ticks, styled
 from zoo.scale import Crossover, Curve, Point, Scaling
-from zoo.scaling import Estimate, growth
+from zoo.scaling import REACH, Estimate, growth
 from zoo.tables import Scale, metric_title, value_text
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def sentences(found: Scaling) -> Iterator[str]:
     for room in found.rooms:
         limit = amount_text(room.limit, METRICS[room.metric].unit)
         if room.size is None:
-            yield f"{room.model}: {limit} is not reached near these sizes"
+            yield f"{room.model}: {limit} is not reached at {REACH:g} times the sizes that were measured"
         else:
             largest = f"; the largest legal size is {room.legal}" if room.legal else ""
             beyond = "" if room.size.inside else ", beyond what was measured"
@@ -155,8 +155,10 @@ def draw(found: Scaling, metric: str) -> alt.LayerChart:
     shape = alt.Shape("model:N", sort=names, scale=alt.Scale(domain=names, range=looks(SHAPES, names)), title=None)
     x = alt.X("n:Q", scale=alt.Scale(type="log", nice=False, padding=14), title="Tokens", axis=x_axis(curves))
     title = f"{metric_title(metric)}{f' ({label})' if label else ''}"
-    y = alt.Y("y:Q", scale=alt.Scale(type="log", nice=False, padding=14), title=title, axis=alt.Axis(format="~g"))
-    dash = alt.StrokeDash("model:N", sort=names, scale=alt.Scale(domain=names, range=looks(DASHES, names)), legend=None)
+    costs = [point.cost / factor for curve in curves for point in curve.fitted if point.cost]
+    ticks = alt.Axis(format="~g", values=list(log_ticks(min(costs), max(costs))))
+    y = alt.Y("y:Q", scale=alt.Scale(type="log", nice=False, padding=14), title=title, axis=ticks)
+    dash = alt.StrokeDash("model:N", sort=names, scale=alt.Scale(domain=names, range=looks(DASHES, names)), title=None)
     points = alt.Chart(alt.Data(values=[datum(c, p, factor) for c in curves for p in c.fitted]))
     layers: list[Any] = [
         alt.Chart(alt.Data(values=[d for c in curves for d in law_data(c, factor)]))
