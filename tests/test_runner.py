@@ -350,7 +350,12 @@ def test_cases_that_are_only_counted_run_at_once_and_are_kept_in_order(meeting, 
 
 @pytest.mark.skipif(environment.usable_cores() < 2, reason="one core runs one case at a time")
 def test_an_interrupted_run_keeps_all_that_is_done_and_leaves_nothing_running(meeting, tmp_path):
-    process = subprocess.Popen(meeting("waits", "quick", "last"), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    def hear() -> None:
+        """Be interrupted even where the tests run in the background, which a shell has ignore it."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    command = meeting("waits", "quick", "last")
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=hear)
     with process:
         while not ((tmp_path / "c").exists() and (tmp_path / "e").exists()):  # so one is done, between two that wait
             time.sleep(0.05)
