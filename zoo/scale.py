@@ -376,7 +376,11 @@ def confirmed(
     versus = runner.Versus(
         found.first, found.second, found.metric, axes, question.plugins, Limits(time=question.time), question.effort
     )
-    record, _ = runner.compare(versus, reporter)
+    record, machine = runner.compare(versus, reporter)
+    with Store(Path(question.out) / "scale", machine.slug) as store:
+        if machine.id not in store.machines:
+            store.append(machine)
+        store.append(record)
     if record.ratio is None or record.interval is None:
         return replace(found, at=size, measured=record)
     n = float(tokens_of(registry.model(found.first), record.a))

@@ -212,7 +212,7 @@ def exact(sizes: Sequence[int], values: Sequence[int], terms: Sequence[Term]) ->
     """Return the one law with these terms that gives all the values, which are counts; None where none does.
 
     Polynomials are solved in fractions, and their terms of no coefficient left out; with logarithms the law holds to
-    nine digits. None, too, where there is no size left over to prove it.
+    six digits, for each transform's count is rounded. None, too, where there is no size left over to prove it.
     """
     if len(set(sizes)) <= len(terms):
         return None
@@ -220,8 +220,9 @@ def exact(sizes: Sequence[int], values: Sequence[int], terms: Sequence[Term]) ->
         table = values_at(terms, sizes)
         scale = table.max(axis=0)
         found, *_ = np.linalg.lstsq(table / scale, np.asarray(values, dtype=float), rcond=None)
-        law = sized(terms, [tidy(c) for c in found / scale], sizes, values)
-        return law if all(math.isclose(law(n), v, rel_tol=1e-9) for n, v in zip(sizes, values, strict=True)) else None
+        there = (np.abs(table * found / scale) / np.asarray(values, dtype=float)[:, None]).max(axis=0) > 1e-6
+        law = sized(terms, [tidy(c) if t else 0.0 for c, t in zip(found / scale, there, strict=True)], sizes, values)
+        return law if all(math.isclose(law(n), v, rel_tol=1e-6) for n, v in zip(sizes, values, strict=True)) else None
     powers = [growth(term)[0] for term in terms]
     points = list(dict(zip(sizes, values, strict=True)).items())
     solved = solve([[Fraction(n) ** p for p in powers] for n, _ in points[: len(terms)]], [v for _, v in points])
@@ -239,7 +240,7 @@ def sized(terms: Sequence[Term], coefficients: Sequence[float], sizes: Sequence[
 def tidy(number: float) -> float:
     """Return a number that a fraction of small terms stands for, where it lies within rounding of one."""
     near = Fraction(number).limit_denominator(1 << 12)
-    return float(near) if math.isclose(float(near), number, rel_tol=1e-8) or abs(number) < 1e-9 else number
+    return float(near) if math.isclose(float(near), number, rel_tol=1e-6) or abs(number) < 1e-9 else number
 
 
 def solve(table: list[list[Fraction]], values: Sequence[int]) -> list[Fraction]:
