@@ -81,19 +81,21 @@ def test_what_is_no_range_is_refused(text: str) -> None:
 
 def test_each_model_takes_its_nearest_legal_sizes() -> None:
     registry = Registry.load()
+
+    def near(name: str, sizes: list[str]) -> list[str]:
+        spec = registry.model(name)
+        return sizes_for(spec, sizes, True, spec.knobs)
+
     given = ["256", "512", "1024", "2048"]
-    assert sizes_for(registry.model("self_attention"), given, True, {}) == ["256tok", "512tok", "1024tok", "2048tok"]
-    assert sizes_for(registry.model("sasa"), given, True, {}) == ["256tok", "529tok", "1024tok", "2025tok"]
-    assert sizes_for(registry.model("fnet_base"), given, True, {}) == ["256tok", "512tok"]
-    assert sizes_for(registry.model("vit_s16"), ["100", "195"], True, {}) == ["96px", "192px"]
+    assert near("self_attention", given) == ["256tok", "512tok", "1024tok", "2048tok"]
+    assert near("sasa", given) == ["256tok", "529tok", "1024tok", "2025tok"]
+    assert near("fnet_base", given) == ["256tok", "512tok"]
+    assert near("vit_s16", ["100", "195"]) == ["96px", "192px"]
 
 
 def test_counts_have_exact_laws_and_cross_where_they_do(tmp_path: Path) -> None:
-    names = ["self_attention", "favor", "fourier", "shifted_window"]
-    names = [name for name in names if name in Registry.load().layers]
-    found = scale(
-        Question(names, "256..4096", ["macs", "flops_fft", "peak_memory_predicted"], out=tmp_path), Reporter()
-    )
+    metrics = ["macs", "flops_fft", "peak_memory_predicted"]
+    found = scale(Question(["self_attention", "favor", "fourier"], "256..4096", metrics, out=tmp_path), Reporter())
     laws = {(c.model, c.metric): c for c in found.curves}
     attention, favor = laws["self_attention", "macs"], laws["favor", "macs"]
     assert attention.exact

@@ -685,8 +685,7 @@ def print_comparison(
     with progress.make_reporter() as reporter:
         record, machine = runner.compare(versus, reporter)
     with Store(out / "compare", machine.slug) as store:
-        if machine.id not in store.machines:
-            store.append(machine)
+        store.append(machine)
         store.append(record)
     if as_json:
         print_json({k: v for k, v in jsonio.to_json(record).items() if k not in ("samples", "calls", "watched")})

@@ -12,7 +12,7 @@ from zoo.metrics import METRICS
 from zoo.plots import DASHES, GREY, HEIGHT, INK, OKABE_ITO, SHAPES, WIDTH, log_ticks, styled
 from zoo.scale import Crossover, Curve, Point, Scaling
 from zoo.scaling import REACH, Estimate, growth
-from zoo.tables import Scale, metric_title, value_text
+from zoo.tables import metric_title, scales_of, value_text
 
 if TYPE_CHECKING:
     import altair as alt
@@ -46,9 +46,7 @@ def point_text(point: Point | None) -> str:
     value = point.value
     if value.value is not None and value.unit == "1" and value.interval is None:
         return quantity(value.value)
-    scales = {"s": ((1e-6, "µs"), (1e-3, "ms"), (1.0, "s")), "B": ((2.0**20, "MiB"), (2.0**30, "GiB"))}
-    units = tuple(Scale(factor, label) for factor, label in scales.get(value.unit, ((1.0, value.unit),)))
-    return value_text(value, None, units)[0]
+    return value_text(value, None, scales_of("", [value]))[0]
 
 
 def law_line(curve: Curve) -> Line:

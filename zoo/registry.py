@@ -88,13 +88,15 @@ class Registry:
         UnknownName suggests what is near and shows the plugins that failed.
         """
         namespace = self.namespace(name)
-        if namespace is None and self.is_layer(name) and name not in self.looked_up:
-            self.looked_up[name] = layer_model(self.layers[name])
-            self.owners["model", name] = self.owners["layer", name]
+        if namespace is None and not self.is_layer(name):
+            if name not in self.models:  # a layer may have been meant
+                raise UnknownName("model", name, [*self.layers, *self.models], map(str, self.failures))
+            return self.models[name]
         if namespace is None:
-            known: dict[str, Any] = {**self.layers, **self.models, **self.looked_up}
-            found: ModelSpec = self._find("model", known, name)
-            return found
+            if name not in self.looked_up:
+                self.looked_up[name] = layer_model(self.layers[name])
+                self.owners["model", name] = self.owners["layer", name]
+            return self.looked_up[name]
         if name not in self.looked_up:
             self.looked_up[name] = self._look_up(namespace, name)
             self.owners["model", name] = self.owners["namespace", namespace.name]
@@ -258,15 +260,14 @@ LAYER_TOKENS, LAYER_WIDTH = 1024, 256  # where nothing is said
 
 def layer_model(spec: LayerSpec) -> ModelSpec:
     """Return a layer as a model from features (B, N, C) to features, with C as its option ``width``."""
-    default = LAYER_TOKENS
-    sizes = SizeRule(f"{spec.step({**spec.knobs}) ** 2 if spec.grid else spec.step({**spec.knobs})}tok")
-    sizes = replace(sizes, multiple_of=spec.multiple_of, square=spec.grid, single=True)
+    step = spec.step(spec.knobs)
+    rule = SizeRule(f"{step**2 if spec.grid else step}tok", spec.multiple_of, single=True, square=spec.grid)
     return ModelSpec(
         spec.name,
         build="zoo.registry:build_layer",
         closed_form="zoo.registry:layer_macs",
         input=InputSpec("features", "sequence_length", params={"width": "width"}),
-        sizes=replace(sizes, default=f"{sizes.nearest(default, spec.knobs)[0]}tok"),
+        sizes=replace(rule, default=f"{rule.nearest(LAYER_TOKENS, spec.knobs)[0]}tok"),
         family=spec.family,
         options={"layer": spec.name, "width": LAYER_WIDTH, **spec.knobs},
         output={"": "batch tokens width"},

@@ -161,8 +161,7 @@ def execute(
         return
     device = plan.work[0].planned.case.device or "cpu"
     machine = MachineRecord(store.machine, environment.describe(device), now())
-    if machine.id not in store.machines:
-        store.append(machine)
+    store.append(machine)
     session = Session(
         prints.registry, prints, on_progress=reporter.progress, environment_id=machine.id, keep=store.append
     )

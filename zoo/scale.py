@@ -147,6 +147,10 @@ class Question:
     time: float = 120.0
     effort: Effort = field(default_factory=Effort)
 
+    def knobs(self, spec: ModelSpec) -> dict[str, Scalar]:
+        """Return a model's options, with what the other axes say of them."""
+        return spec.with_options({name: values[0] for name, values in self.axes.items() if name in spec.knobs})
+
 
 # -- sizes ---------------------------------------------------------------------------------------------------
 
@@ -178,12 +182,11 @@ def read_sizes(text: str) -> tuple[list[str], bool]:
     return [f"{round(step)}{unit}" for step in steps], True
 
 
-def sizes_for(spec: ModelSpec, sizes: Sequence[str], nearest: bool, options: Mapping[str, Scalar]) -> list[str]:
+def sizes_for(spec: ModelSpec, sizes: Sequence[str], nearest: bool, knobs: Mapping[str, Scalar]) -> list[str]:
     """Return the sizes that a model is measured at: as given, or the legal ones that lie nearest, each once."""
     asked = [spec.size(size) for size in sizes]
     if not nearest:
         return [str(size) for size in asked]
-    knobs = spec.with_options({k: v for k, v in options.items() if k in spec.knobs})
     found = [Size((spec.sizes.nearest(size.values[0], knobs)[0],), size.unit) for size in asked]
     return list(dict.fromkeys(map(str, found)))
 
@@ -225,19 +228,19 @@ def suite_of(question: Question, registry: Registry, names: Sequence[str]) -> Su
     """Return a suite of one group a model. BadSize or BadSpec when a size or an option is none of a model's."""
     sizes, nearest = read_sizes(question.sizes)
     metrics = list(dict.fromkeys([*ARITHMETIC, *question.metrics]))
-    options = {name: values[0] for name, values in question.axes.items()}
-    groups = [
-        {
-            "models": [name],
-            "axes": {"size": [*sizes_for(registry.model(name), sizes, nearest, options)]},
-            "metrics": metrics,
-            "limits": Limits(time=question.time),
-        }
-        for name in names
-    ]
     for name, values in question.axes.items():
         if len(values) != 1 or name == "size":
             raise BadSpec(f"--set {name}: scaling takes one value of every other axis; sizes are given with --sizes")
+    specs = [registry.model(name) for name in names]
+    groups = [
+        {
+            "models": [spec.name],
+            "axes": {"size": [*sizes_for(spec, sizes, nearest, question.knobs(spec))]},
+            "metrics": metrics,
+            "limits": Limits(time=question.time),
+        }
+        for spec in specs
+    ]
     return SuiteFile("scale", Path("zoo scale"), Suite.model_validate({"schema": 1, "groups": groups}), {})
 
 
@@ -378,8 +381,7 @@ def confirmed(
     )
     record, machine = runner.compare(versus, reporter)
     with Store(Path(question.out) / "scale", machine.slug) as store:
-        if machine.id not in store.machines:
-            store.append(machine)
+        store.append(machine)
         store.append(record)
     if record.ratio is None or record.interval is None:
         return replace(found, at=size, measured=record)
@@ -397,24 +399,13 @@ def nearest_of_both(registry: Registry, question: Question, a: Curve, b: Curve, 
     specs = [registry.model(curve.model) for curve in (a, b)]
     if {spec.input.axis for spec in specs} != {"sequence_length"}:
         return ""
-    options = {name: values[0] for name, values in question.axes.items()}
     size = round(n)
     for _ in range(8):
         for spec in specs:
-            knobs = spec.with_options({k: v for k, v in options.items() if k in spec.knobs})
-            size = spec.sizes.nearest(size, knobs)[0]
-        if all(legal(spec, size, options) for spec in specs):
+            size = spec.sizes.nearest(size, question.knobs(spec))[0]
+        if all(size in spec.sizes.nearest(size, question.knobs(spec)) for spec in specs):
             return f"{size}tok"
     return ""
-
-
-def legal(spec: ModelSpec, size: int, options: Mapping[str, Scalar]) -> bool:
-    """Tell whether a model takes a number of tokens."""
-    try:
-        spec.sizes.check(spec.size(size), spec.with_options({k: v for k, v in options.items() if k in spec.knobs}))
-    except BadSize:
-        return False
-    return True
 
 
 # -- what fits -----------------------------------------------------------------------------------------------
@@ -435,9 +426,8 @@ def largest_legal(question: Question, registry: Registry, curve: Curve, crossing
     spec = registry.model(curve.model)
     if crossing is None or spec.input.axis != "sequence_length":
         return ""
-    options = {name: values[0] for name, values in question.axes.items() if name in spec.knobs}
-    knobs = spec.with_options(options)
-    below = [size for size in spec.sizes.nearest(int(crossing.size.value), knobs) if size <= crossing.size.value]
+    near = spec.sizes.nearest(int(crossing.size.value), question.knobs(spec))
+    below = [size for size in near if size <= crossing.size.value]
     return f"{max(below)}tok" if below else ""
 
 

@@ -106,11 +106,6 @@ class Law:
         )
         return " + ".join(parts) or "0"
 
-    @property
-    def error(self) -> float:
-        """The largest relative difference between the law and a value that it was fitted to."""
-        return max(abs(self(n) / value - 1) for n, value in zip(self.sizes, self.values, strict=True))
-
     def exponent(self, size: float) -> Estimate:
         """Return the local exponent at a size: the slope of the law's logarithm by the logarithm of n."""
         value, slope = values_at(self.terms, [size])[0], slopes_at(self.terms, [size])[0]

@@ -154,7 +154,9 @@ class Store:
         return self
 
     def append(self, record: Record) -> None:
-        """Write one record to disk, and wait until it is there."""
+        """Write one record to disk, and wait until it is there; a machine that is known is not written again."""
+        if isinstance(record, MachineRecord) and record.id in self.machines:
+            return
         static = isinstance(record, CaseRecord) and record.case == record.case.for_phase("static")
         with self.files[0 if static else 1].open("ab") as file:
             file.write(line_of(record))
