@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 import zoo
-from zoo.analysis import OverImages, image_sizes, scaled
+from zoo.analysis import OverImages
+from zoo.images import image_sizes, scaled
 from zoo.metrics import macs
 from zoo.metrics.meta import on_meta
 

@@ -18,6 +18,8 @@ from golden import Model, by_hand, count, markdown
 from zoo import published
 from zoo.published import Published
 from zoo.registry import installed
+from zoo.spec import Size
+from zoo.suite import read_suite
 
 UNITS = {"G": 1e9, "B": 1e9, "": 1.0, "exaFLOPs": 1e18, "FLOPs": 1.0}
 METRICS = {
@@ -25,13 +27,6 @@ METRICS = {
     *("pre-training compute", "training cost"),
 }
 JFT = 303e6  # images, of which the ViT paper trains over whole epochs
-# Height and width of the images of a sample of 80 from COCO val2017, and how many there are of each.
-COCO = """
-480x640 20, 427x640 11, 426x640 7, 640x480 6, 428x640 4, 375x500 3, 640x428 2, 640x425 2, 640x426 2, 333x500 2,
-425x640 1, 486x500 1, 429x640 1, 332x500 1, 640x358 1, 368x640 1, 357x500 1, 424x640 1, 444x640 1, 640x478 1,
-320x640 1, 334x500 1, 464x640 1, 640x460 1, 479x640 1, 240x320 1, 370x500 1, 500x375 1, 374x500 1, 449x640 1,
-461x614 1
-"""
 
 
 # -- which model a row is of ---------------------------------------------------------------------------------
@@ -253,25 +248,11 @@ def macs(of: Model) -> float:
     """Return the MACs of a model: of one sample, for DETR their mean over images of real sizes."""
     if not of.name.startswith("detr"):
         return count(of).macs
-    sizes = {resized(*map(int, size.split("x"))): 0 for size, _ in coco()}
-    for size, times in coco():
-        sizes[resized(*map(int, size.split("x")))] += times
-    total = sum(times * by_hand(of.name, size, **dict(of.options)) for size, times in sizes.items())
+    images = read_suite("coco").suite.images
+    assert images
+    sizes = images.scaled()
+    total = sum(times * by_hand(of.name, Size.parse(size).pair, **dict(of.options)) for size, times in sizes.items())
     return total / sum(sizes.values())
-
-
-def coco() -> Iterator[tuple[str, int]]:
-    """Yield ``HxW`` of the images, and how many there are of it."""
-    for entry in COCO.split(","):
-        size, times = entry.split()
-        yield size, int(times)
-
-
-def resized(height: int, width: int) -> tuple[int, int]:
-    """Return an image's size with a short side of 800 pixels, or less where the long one would pass 1333."""
-    short, long = min(height, width), max(height, width)
-    side = 800 if long / short * 800 <= 1333 else round(1333 * short / long)
-    return (side * height // width, side) if width < height else (side, side * width // height)
 
 
 # -- the tables ----------------------------------------------------------------------------------------------

@@ -22,9 +22,9 @@ from zoo.record import Value
 from zoo.registry import Registry
 from zoo.runner import Versus, one_case
 from zoo.sampling import share_cores
+from zoo.schema import Limits
 from zoo.session import Session
 from zoo.statistics import ratio_of
-from zoo.suite import Limits
 
 PLUGIN = """
 import os, time

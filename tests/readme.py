@@ -1,4 +1,7 @@
-"""Writes the generated parts of the documents: ``python tests/readme.py``. A test holds the documents to them."""
+"""Writes what is generated, as ``python tests/readme.py``: tables and pictures of results/, and parts of the documents.
+
+Tests hold both to what the records give.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,12 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from zoo.cli import main
+from zoo.report import Report
+from zoo.resources import suites
+from zoo.suite import read_suite
 
 ROOT = Path(__file__).resolve().parents[1]
+BY_HAND = ("timm",)  # its page is written by hand around its figures
 DOCUMENTS = (ROOT / "README.md", ROOT / "plugins" / "README.md")
 
 
@@ -32,6 +39,14 @@ def renewed(text: str) -> str:
     )
 
 
+def kept() -> list[str]:
+    """Return the suites whose results are committed."""
+    return sorted(folder.name for folder in (ROOT / "results").iterdir() if folder.is_dir() and folder.name in suites())
+
+
 if __name__ == "__main__":
+    for name in kept():
+        if name not in BY_HAND:
+            Report(read_suite(name), ROOT / "results" / name).write()
     for document in DOCUMENTS:
         document.write_text(renewed(document.read_text()))

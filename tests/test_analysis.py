@@ -13,8 +13,8 @@ from PIL import Image
 from torch import nn
 
 import zoo
-from zoo.analysis import scaled
 from zoo.errors import BadSize, BadSpec, UnknownName, ZooError
+from zoo.images import scaled
 from zoo.metrics.memory import Unmeasurable
 
 

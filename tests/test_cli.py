@@ -43,7 +43,9 @@ def test_show_tells_sizes_options_and_published_numbers(zoo):
     assert told["plugin"].startswith("plugin zoo_vit of attention-zoo")
     assert "a multiple of 16" in zoo("show", "vit_b16").stdout
     assert "top1" in zoo("show", "digits").stdout
-    assert "groups" in zoo("show", "lecture").stdout
+    lecture = zoo("show", "lecture").stdout  # with plots of several kinds
+    assert "groups" in lecture
+    assert "breakdown" in lecture
 
 
 @pytest.mark.parametrize(
@@ -64,6 +66,7 @@ def test_show_tells_sizes_options_and_published_numbers(zoo):
         (("show", "vit_b61"), 2, "did you mean vit_b16"),
         (("list", "vit_b61*"), 2, "there is no model, layer, task or suite named"),
         (("table", "lecture"), 2, "there are no records in runs/lecture"),
+        (("report", "nowhere"), 2, "nowhere does not exist; expected a folder with the records of suites"),
         (("run", "lecture", "--device", "tpu"), 2, "'tpu' is not one of 'cpu', 'cuda'"),
         (("fly",), 2, "No such command 'fly'"),
     ],

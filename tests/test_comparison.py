@@ -13,12 +13,13 @@ import pytest
 from zoo import conditions
 from zoo.case import Case
 from zoo.comparison import Contest, Effort, Set, comparison_record, contest, ratio_value
+from zoo.expansion import Planned
 from zoo.metrics import PHASES
 from zoo.plan import Work
 from zoo.pool import Died, Pool
 from zoo.sampling import Member
+from zoo.schema import Limits
 from zoo.statistics import Ratio, ratio_of
-from zoo.suite import Limits, Planned
 
 
 @pytest.fixture(autouse=True)

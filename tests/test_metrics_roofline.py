@@ -39,6 +39,14 @@ def test_pointwise_work_is_free_when_it_is_fused():
     assert added == pytest.approx(2 * 4 * 15 / 1e3)  # ReLU reads 15 values and writes 15
 
 
+def test_fused_bytes_are_those_of_the_fused_bound_where_memory_limits():
+    found = count(nn.Sequential(nn.Linear(8, 3), nn.ReLU(), nn.Linear(3, 2)), (5, 8))
+    # Two products, each with input, weight, bias and output; the ReLU between them moves nothing.
+    assert roofline.fused_bytes(found) == 4 * ((5 * 8 + 8 * 3 + 3 + 5 * 3) + (5 * 3 + 3 * 2 + 2 + 5 * 2))
+    bound = roofline.bounds(found, Ceilings(flops=1e12, bandwidth=1e3)).fused_bound
+    assert bound == pytest.approx(roofline.fused_bytes(found) / 1e3)
+
+
 def test_fused_attention_never_writes_its_scores():
     q = (2, 4, 16, 8)
     whole = count(F.scaled_dot_product_attention, q, q, q)

@@ -11,9 +11,10 @@ import pytest
 
 from zoo import ModelSpec, Namespace, create_model, image_classifier, jsonio, list_models
 from zoo.errors import BadSpec, UnknownName, ZooError
+from zoo.expansion import Choice, expand
 from zoo.plugins import Loader, Plugin
 from zoo.registry import Registry, using
-from zoo.suite import Choice, expand, parse_suite
+from zoo.suite import parse_suite
 
 # Stands for another zoo: importing it is noticed, and one of its names is resolved without being listed.
 FOREIGN = """

@@ -10,7 +10,7 @@ import torch
 import zoo_detr
 from models import build
 from torch import Tensor, nn
-from zoo_detr.matching import DetrLoss
+from zoo_detr.matching import DetrLoss, HungarianMatcher
 from zoo_detr.postprocess import BoxDetections
 from zoo_detr.weights import from_transformers
 
@@ -179,9 +179,9 @@ def test_gradients_are_those_of_transformers():
         assert (model.get_parameter(name).grad - grads[name]).abs().max() < 1e-9 * largest
 
 
-def targets(sizes: Iterator[int]) -> list[dict[str, Tensor]]:
+def targets(sizes: Iterator[int], seed: int = 0) -> list[dict[str, Tensor]]:
     """Return random objects, so many an image."""
-    draw = torch.Generator().manual_seed(0)
+    draw = torch.Generator().manual_seed(seed)
     return [
         {"labels": torch.randint(11, (n,), generator=draw), "boxes": 0.2 + 0.3 * torch.rand(n, 4, generator=draw)}
         for n in sizes
@@ -200,6 +200,28 @@ def test_losses_are_those_of_transformers():
     assert float(sum(found.values())) == pytest.approx(float(expected.loss), rel=1e-5)
     for ours_, theirs_, weight in (("class", "loss_ce", 1), ("l1", "loss_bbox", 5), ("giou", "loss_giou", 2)):
         assert float(found[ours_]) == pytest.approx(weight * float(expected.loss_dict[theirs_]), rel=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_matching_and_losses_of_random_outputs_are_those_of_transformers_to_a_millionth(seed):
+    from transformers.loss.loss_for_object_detection import HungarianMatcher as Theirs
+    from transformers.loss.loss_for_object_detection import ImageLoss
+
+    draw = torch.Generator().manual_seed(seed)
+    logits = torch.randn(4, 20, 12, generator=draw, dtype=torch.float64)
+    boxes = 0.1 + 0.4 * torch.rand(4, 20, 4, generator=draw, dtype=torch.float64)
+    objects = [{**target, "boxes": target["boxes"].double()} for target in targets([3, 1, 7, 0], seed)]
+    labels = [{"class_labels": target["labels"], "boxes": target["boxes"]} for target in objects]
+    matcher = Theirs(class_cost=1, bbox_cost=5, giou_cost=2)
+    theirs_ = {"logits": logits, "pred_boxes": boxes}
+    for mine, other in zip(
+        HungarianMatcher()({"logits": logits, "boxes": boxes}, objects), matcher(theirs_, labels), strict=True
+    ):
+        assert [index.tolist() for index in mine] == [index.tolist() for index in other]
+    found = DetrLoss(11)({"logits": logits, "boxes": boxes}, objects)
+    expected = ImageLoss(matcher, 11, 0.1, ["labels", "boxes"]).double()(theirs_, labels)
+    for mine, other, weight in (("class", "loss_ce", 1), ("l1", "loss_bbox", 5), ("giou", "loss_giou", 2)):
+        assert float(found[mine]) == pytest.approx(weight * float(expected[other]), abs=1e-6)
 
 
 def test_boxes_in_pixels_are_those_of_transformers():

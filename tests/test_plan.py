@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from zoo.errors import BadSuite
+from zoo.expansion import Choice, expand
 from zoo.plan import Prints, Work, make_plan
 from zoo.record import CaseRecord, Value
 from zoo.registry import Registry
 from zoo.store import Store
-from zoo.suite import Choice, expand, read_suite
+from zoo.suite import read_suite
 
 Planner = Callable[..., list[Work]]
 

@@ -10,11 +10,13 @@ import pytest
 
 from zoo.case import Case
 from zoo.errors import BadRecords
-from zoo.plots import SHAPES, TICK_GAP, Axis, log_ticks, places_of, plot, save, spread, x_axis, y_axis
+from zoo.labels import spread
+from zoo.plots import TICK_GAP, plot, save, x_axis, y_axis
 from zoo.record import CaseRecord, MachineRecord, Value
+from zoo.rows import rows_of
+from zoo.schema import PlotSpec
 from zoo.store import Results
-from zoo.suite import PlotSpec
-from zoo.tables import rows
+from zoo.style import SHAPES, Axis, log_ticks, places_of
 
 XEON = MachineRecord("xeon-2core", {"cpu": "Xeon 8259CL", "cores": 2})
 OOM = Value("oom", reason="needs 9 GiB", detail={"predicted": True})
@@ -32,7 +34,7 @@ def timed(model: str, size: str, value: Value, metric: str = "latency", **axes: 
 def drawn(*records: CaseRecord, y: str = "latency", **where: Any) -> dict[str, Any]:
     """Return the chart as Vega-Lite data."""
     spec = PlotSpec(name="p", title="T", y=y, where=where)
-    chart: dict[str, Any] = plot(spec, rows(Results(records, {XEON.id: XEON}))).to_dict()
+    chart: dict[str, Any] = plot(spec, rows_of(Results(records, {XEON.id: XEON}))).to_dict()
     return chart
 
 
@@ -191,7 +193,7 @@ def test_an_x_other_than_size_is_refused() -> None:
 
 def test_a_chart_is_saved_as_svg_and_png(tmp_path: Path) -> None:
     records = (timed("a", "224px", seconds(0.01)), timed("a", "384px", seconds(0.03)))
-    chart = plot(PlotSpec(name="p", title="T", y="latency"), rows(Results(records, {XEON.id: XEON})))
+    chart = plot(PlotSpec(name="p", title="T", y="latency"), rows_of(Results(records, {XEON.id: XEON})))
     svg, png = save(chart, tmp_path / "new" / "v1.0")
     assert (svg.name, png.name) == ("v1.0.svg", "v1.0.png")
     assert "Resolution (pixels)" in svg.read_text(encoding="utf-8")

@@ -134,7 +134,7 @@ def test_macs_by_hand_are_those_counted(name, size):
 def test_macs_by_hand_hold_for_every_option_and_odd_sizes(name, size):
     size = size.replace("31px", "35px")
     options = {**TINY, "dropout": 0.0, "block": "bottleneck", "dilation": False, "frozen": 5, "aux": True}
-    options["blank_padding"] = True
+    options |= {"blank_padding": True, "norm": "frozen"}
     assert set(options) == set(SPECS[name].knobs)
     assert counted(name, size, **options).macs == closed_form(name, size, **options)
     options["dilation"] = True
@@ -466,6 +466,7 @@ def test_every_option_changes_the_model():
         "block": "bottleneck",
         "stages": "1-1-2-1",
         "trunk_width": 8,
+        "norm": "frozen",
     }
     unseen = {"queries", "heads", "dilation", "frozen", "aux", "blank_padding"}  # no module shows these
     assert set(others) | unseen == set(SPECS["detr_nano"].knobs)
@@ -485,6 +486,7 @@ def test_every_option_changes_the_model():
         ({"width": 66, "heads": 1}, "width 66 cannot have 1 heads: expected a multiple of them and of 4"),
         ({"decoder_layers": 0}, "cannot have 0 decoder layers"),
         ({"dilation": True}, "basic blocks cannot dilate"),
+        ({"norm": "layer"}, "norm='layer' is not legal: a trunk has one of frozen, batch"),
         ({"frozen": 6}, "frozen=6 is not a number of parts of the trunk: expected 0 to 5"),
         ({"block": "wide"}, "a trunk has no block 'wide'; its blocks: basic, bottleneck"),
         ({"stages": "3-4-6"}, "stages='3-4-6' is not the shape of a trunk"),

@@ -12,7 +12,7 @@ from zoo_digits.data import load
 from zoo import ZooError
 from zoo.spec import resolve
 
-(TASK,) = zoo_digits.zoo_tasks()
+TASK = next(iter(zoo_digits.zoo_tasks()))
 
 
 def test_samples_are_grey_images_in_three_channels_and_labels():

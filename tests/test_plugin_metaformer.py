@@ -16,9 +16,12 @@ from zoo import ModelSpec, ZooError
 from zoo.metrics.macs import count
 from zoo.registry import installed
 from zoo.spec import resolve
+from zoo.testing import assert_conforms
 
 SPECS: dict[str, ModelSpec] = {spec.name: spec for spec in zoo_metaformer.zoo_models()}
 LAYERS = zoo.list_layers()
+GRIDS = [name for name in LAYERS if installed().layer(name).grid]
+SEQUENCES = [name for name in LAYERS if name not in GRIDS]
 PATCH, WIDTH, DEPTH = 4, 64, 4  # of metaformer_nano
 
 
@@ -215,6 +218,141 @@ def test_tokens_are_the_patches():
     tokens = resolve(SPECS["metaformer_s16"].input.tokens)
     assert tokens(224, **SPECS["metaformer_s16"].knobs) == 14 * 14
     assert tokens((224, 448), **SPECS["metaformer_s16"].knobs) == 14 * 28
+
+
+# -- sequences of tokens -------------------------------------------------------------------------------------
+
+TOKENS = 128  # that favor_causal's chunks divide
+
+
+def text_nano(mixer: str = "self_attention", size: int = TOKENS, **options: object) -> nn.Module:
+    """Build the small model of sequences with a mixer, from seed 0."""
+    torch.manual_seed(0)
+    return build("metaformer_text_nano", size, mixer=mixer, **options)
+
+
+def ids(batch_size: int = 2, size: int = TOKENS) -> Tensor:
+    """Return random token ids (B, size) without padding."""
+    return torch.randint(1, 32, (batch_size, size), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("mixer", SEQUENCES)
+def test_classifies_sequences_and_trains_with_every_layer_that_needs_no_grid(mixer):
+    model, x = text_nano(mixer).train(), ids()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    before = F.cross_entropy(model(x), torch.tensor([3, 7]))
+    before.backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    optimizer.step()
+    assert model(x).shape == (2, 10)
+    assert F.cross_entropy(model(x), torch.tensor([3, 7])) < before
+
+
+@pytest.mark.parametrize("mixer", SEQUENCES)
+def test_macs_of_sequences_by_hand_are_those_counted_with_every_layer(mixer):
+    model = on_meta("metaformer_text_nano", TOKENS, mixer=mixer)
+    found = count(model, (torch.zeros(1, TOKENS, dtype=torch.long, device="meta"),), custom=installed().custom)
+    assert found.macs == closed_form("metaformer_text_nano", TOKENS, mixer=mixer)
+    assert [op for op in found.uncounted if op.material] == []
+
+
+@pytest.mark.parametrize("mixer", SEQUENCES)
+def test_everything_but_the_mixer_of_sequences_is_equal_down_to_the_random_numbers(mixer):
+    usual, found = common(text_nano()), common(text_nano(mixer))
+    assert list(found) == list(usual)
+    assert all(torch.equal(p, usual[name]) for name, p in found.items())
+
+
+@pytest.mark.parametrize("mixer", SEQUENCES)
+def test_a_batch_of_sequences_is_its_sequences(mixer):
+    model, x = text_nano(mixer), ids(3)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), torch.cat([model(one) for one in x.split(1)]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mixer", GRIDS)
+def test_a_layer_on_a_grid_mixes_no_sequence(mixer):
+    with pytest.raises(ZooError, match=f"the mixer {mixer} needs tokens on a grid.*; expected one of .*self_attention"):
+        text_nano(mixer, 64)  # a square number
+
+
+def test_macs_of_a_sequence_by_hand():
+    n, d = 256, 64
+    block = 4 * n * d**2 + 2 * n**2 * d + 2 * n * d * 4 * d
+    assert closed_form("metaformer_text_nano") == 2 * block + d * 10 == 41_943_680
+    options = {"vocab_size": 256, "num_classes": 2, "width": 32, "depth": 3, "mlp_ratio": 2.0, "positions": False}
+    options["mixer"] = "lstm"
+    assert set(options) == set(SPECS["metaformer_text_nano"].knobs)
+    assert closed_form("metaformer_text_nano", 100, **options) == 3 * (8 * 100 * 32**2 + 4 * 100 * 32**2) + 32 * 2
+
+
+def test_parameters_of_sequences_are_the_common_ones_and_the_mixers():
+    # embedding; positions; blocks of 2 LNs and d -> 4 d -> d; LN; head
+    d = WIDTH
+    expected = 32 * d + TOKENS * d + 2 * (2 * 2 * d + 4 * d * (d + 1) + d * (4 * d + 1)) + 2 * d + 10 * (d + 1)
+    assert params(on_meta("metaformer_text_nano", TOKENS, mixer="fourier")) == expected
+    without = on_meta("metaformer_text_nano", TOKENS, mixer="fourier", positions=False)
+    assert params(without) == expected - TOKENS * d
+
+
+def test_every_option_of_sequences_changes_the_model():
+    usual = str(on_meta("metaformer_text_nano"))
+    others = {"vocab_size": 64, "num_classes": 7, "mixer": "conv1d", "width": 32, "depth": 3, "mlp_ratio": 2.0}
+    assert set(others) | {"positions"} == set(SPECS["metaformer_text_nano"].knobs)
+    for option, value in others.items():
+        assert str(on_meta("metaformer_text_nano", **{option: value})) != usual
+
+
+def test_the_mean_leaves_padding_out():
+    apart = {"mixer": "depthwise_conv:kernel_size=1", "positions": False}  # nothing of a token reaches another one
+    model, shorter = text_nano(**apart), text_nano(**apart, size=50)
+    shorter.load_state_dict(model.state_dict())
+    x = ids(1)
+    padded = x.clone()
+    padded[:, 50:] = 0
+    with torch.no_grad():
+        short = shorter(x[:, :50])
+        torch.testing.assert_close(model(padded), short)
+        assert not torch.allclose(model(x), short)
+
+
+def test_mixers_see_padding():
+    x = ids(1)
+    x[:, 50:] = 0
+    model = text_nano("self_attention", positions=False)
+    with torch.no_grad():
+        before = model(x)
+        model.embedding.weight[0] += 1.0
+        assert not torch.allclose(model(x), before)
+
+
+def test_a_sequence_of_padding_alone_is_classified():
+    with torch.no_grad():
+        assert text_nano()(torch.zeros(1, TOKENS, dtype=torch.long)).isfinite().all()
+
+
+@pytest.mark.parametrize("mixer", ["self_attention", "favor", "gru"])
+def test_sequences_under_autocast_are_finite(mixer):
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert text_nano(mixer)(ids()).isfinite().all()
+
+
+def test_positions_tell_a_blind_mixer_of_sequences_the_order():
+    x = ids(1)
+    for positions in (False, True):
+        model = text_nano(positions=positions).double()
+        with torch.no_grad():
+            assert torch.allclose(model(x), model(x.flip(1)), rtol=0, atol=1e-10) is not positions
+
+
+def test_a_length_that_a_mixer_cannot_take_is_refused():
+    said = "favor_causal takes numbers of tokens that are multiples of 128, not 100"
+    with pytest.raises(ZooError, match=said):
+        text_nano("favor_causal", 100)
+
+
+def test_the_model_of_sequences_conforms():
+    assert_conforms("metaformer_text_nano")
 
 
 # -- what is refused -----------------------------------------------------------------------------------------

@@ -639,7 +639,19 @@ def test_a_search_stops_when_nothing_that_goes_on_can_win(models):
     tokens, _ = decode.beam_search(models[1], torch.tensor([[3, 2]]), START, END, 50, beams=400)
     hook.remove()
     assert tokens[0, :3].tolist() == [2, 3, END]
-    assert len(steps) == 3  # 400 hypotheses have ended after 6 at the earliest: 1 + 4 + 16 + 64 + 256 = 341 after 5
+    assert len(steps) == 3
+
+
+def test_unlikely_texts_that_end_early_do_not_end_the_search():
+    search = decode.Search(torch.tensor([[5]]), start=0, end=1, max_length=8, beams=2, alpha=0.6)
+    going_on, ending = torch.tensor([-20.0, -9.0, 0.0, -12.0]), torch.tensor([-20.0, 0.0, -9.0, -12.0])
+    for logits in [going_on] * 4 + [ending]:
+        assert not search.done.any()
+        search.advance(logits.expand(2, -1))
+    assert search.done.all()
+    tokens, scores = search.result()
+    assert tokens[0].tolist() == [2, 2, 2, 2, 1, 1, 1, 1]
+    assert float(scores) > -0.01
 
 
 def test_decoding_in_training_mode_is_refused():

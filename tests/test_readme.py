@@ -30,7 +30,7 @@ def test_the_lectures_detr_in_one_file_is_checked_and_run(tmp_path, zoo, suite_f
             metrics: [params, macs]
           - models: [detr_lecture]
             axes: {size: 128px}
-            metrics: [latency]
+            metrics: [peak_memory]
         """
     done = zoo("run", str(suite_file(text)), "--plugin", str(path))
     assert done.returncode == 0, done.stderr
@@ -65,6 +65,6 @@ def test_plugin_of_the_readme_is_ten_lines_and_joins_the_built_ins_in_one_table(
 
 
 def test_commands_of_the_readme_exist(zoo):
-    for command in sorted(set(re.findall(r"zoo (run|list|show|table|plugins|check|new)\b", README))):
+    for command in sorted(set(re.findall(r"zoo (run|list|show|table|report|plugins|check|new)\b", README))):
         assert zoo(command, "--help").returncode == 0
     assert sys.version_info >= (3, 11)

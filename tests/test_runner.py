@@ -12,6 +12,7 @@ import time
 
 import psutil
 import pytest
+from processes import left_by, process_tree
 
 import zoo as zoo_
 from zoo import environment, store
@@ -244,7 +245,9 @@ def test_model_whose_import_kills_the_process_is_a_row(site, suite_file, tmp_pat
 
 
 def test_run_again_measures_nothing_and_an_edit_runs_only_its_cases(tiny_file, suite_file, tmp_path, zoo):
-    path = suite_file("schema: 1\ngroups:\n  - {models: [resnet_nano], axes: {size: 32}, metrics: [params, latency]}\n")
+    path = suite_file(
+        "schema: 1\ngroups:\n  - {models: [resnet_nano], axes: {size: 32}, metrics: [params, peak_memory]}\n"
+    )
     command = ("run", str(path), "--plugin", str(tiny_file))
     assert "2 cases to run, 0 skipped" in zoo(*command).stderr
     file = next((tmp_path / "runs" / "mine").glob("*/records.jsonl"))
@@ -265,7 +268,7 @@ def test_run_again_measures_nothing_and_an_edit_runs_only_its_cases(tiny_file, s
     values = {}
     for record in store.load(tmp_path / "runs" / "mine").records:
         values |= {(record.case.model, name): value.status for name, value in record.metrics.items()}
-    assert values["resnet_nano", "latency"] == "ok"
+    assert values["resnet_nano", "peak_memory"] == "ok"
 
 
 @pytest.mark.slow
@@ -284,11 +287,7 @@ def test_killed_at_three_random_moments_and_resumed_each_case_is_measured_once(t
     for seconds in moments:
         process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(seconds)
-        workers = process_tree(process.pid)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        _, alive = psutil.wait_procs(workers, timeout=10)
-        assert not alive, f"workers outlive the command, killed after {moments} s"
+        assert not left_by(process, signal.SIGKILL), f"workers outlive the command, killed after {moments} s"
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     seen = [(r.key, name) for r in store.load(folder).records for name in r.metrics]
@@ -367,14 +366,6 @@ def test_an_interrupted_run_keeps_all_that_is_done_and_leaves_nothing_running(me
     assert [record.case.model for record in store.load(tmp_path / "runs" / "mine").records] == ["quick"]
     _, alive = psutil.wait_procs(workers, timeout=10)
     assert not alive
-
-
-def process_tree(pid: int) -> list[psutil.Process]:
-    """Return everything below a process."""
-    try:
-        return psutil.Process(pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
 
 
 def test_memory_that_is_predicted_not_to_fit_is_not_run(suite_file, tmp_path, zoo):
@@ -690,22 +681,15 @@ def zoo_models():
 
 
 @pytest.mark.slow
-def test_nine_resolutions_are_compiled_nine_times(suite_file, tmp_path, zoo):
-    """One process would recompile eight times, and run the ninth eagerly without a word."""
-    (tmp_path / "compiled.py").write_text(COMPILED)
-    axes = f"{{size: {[*range(8, 80, 8)]}, compile: default, threads: 1}}"
-    group = f"{{models: [whole, refuses], axes: {axes}, metrics: [compile_time]}}"
-    path = suite_file(f"schema: 1\ngroups:\n  - {group}\n")
-    assert zoo("run", str(path), "--plugin", "compiled.py", timeout=900).returncode == 0
-    found = {(r.case.model, r.case.size): r for r in store.load(tmp_path / "runs" / "mine").records}
-    values = {key: record.metrics["compile_time"] for key, record in found.items()}
-    whole = [value for (model, _), value in values.items() if model == "whole"]
-    refused = [value for (model, _), value in values.items() if model == "refuses"]
-    assert [(v.status, v.detail["graphs"], v.detail["recompiles"]) for v in whole] == [("ok", 1, 0)] * 9
-    assert {(v.status, v.reason) for v in refused} == {
-        ("unsupported", "the compiler made no graph of it, so it would run eagerly")
-    }
-    assert len(refused) == 9
+def test_every_resolution_is_compiled_beyond_the_compilers_limit(suite_file, tmp_path, zoo):
+    """One process would recompile up to a limit (eight by default), then run eagerly without a word."""
+    (tmp_path / "compiled.py").write_text(COMPILED + "\ntorch._dynamo.config.recompile_limit = 2\n")
+    axes = "{size: [8, 16, 24, 32], compile: default, threads: 1}"
+    path = suite_file(f"schema: 1\ngroups:\n  - {{models: [whole], axes: {axes}, metrics: [compile_time]}}\n")
+    asked = ("--plugin", "compiled.py", "--models", "whole")
+    assert zoo("run", str(path), *asked, timeout=900).returncode == 0
+    values = [record.metrics["compile_time"] for record in store.load(tmp_path / "runs" / "mine").records]
+    assert [(v.status, v.detail["graphs"], v.detail["recompiles"]) for v in values] == [("ok", 1, 0)] * 4
 
 
 @pytest.mark.slow

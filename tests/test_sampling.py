@@ -10,6 +10,7 @@ import torch
 
 from zoo import sampling
 from zoo.case import Case
+from zoo.expansion import Planned
 from zoo.metrics import PHASES, ceilings
 from zoo.metrics.driver import driver_of
 from zoo.nvml import Reading
@@ -17,8 +18,8 @@ from zoo.plan import Work
 from zoo.pool import Died
 from zoo.record import Value
 from zoo.sampling import Member, Sampler, percentile_value, sample
+from zoo.schema import Limits
 from zoo.statistics import percentile
-from zoo.suite import Limits, Planned
 
 
 def member(*wanted: str, batch_size: int = 4, device: str = "cpu") -> Member:
@@ -26,12 +27,12 @@ def member(*wanted: str, batch_size: int = 4, device: str = "cpu") -> Member:
     case = Case("model", "32px", batch_size, device=device)
     work = Work(Planned(case, wanted, Limits()), {**dict.fromkeys(PHASES, ()), "speed": wanted})  # type: ignore[arg-type]
     unknown: Any = None
-    return Member(work, unknown, None, 0, {})
+    return Member(work, unknown, 0, {})
 
 
 def bound(seconds: float, flops: float) -> Value:
     """Return the least time of a call, on a machine of 1 TFLOP/s."""
-    detail = {"flops": flops, "ceilings": {"flops": 1e12, "bandwidth": 1e10}}
+    detail = {"flops": flops, "bytes": 4e9, "ceilings": {"flops": 1e12, "bandwidth": 1e10}}
     return Value(value=seconds, unit="s", detail=detail)
 
 
@@ -43,6 +44,8 @@ def test_half_as_fast_as_possible_is_fifty_per_cent() -> None:
     # Four samples a batch and four a second: a second a batch, of which half was needed, and 0.2 s of arithmetic.
     assert (found["percent_of_bound"].value, found["percent_of_bound"].interval) == (50.0, (25.0, 100.0))
     assert (found["mfu"].value, found["mfu"].n) == (pytest.approx(20.0), 9)
+    # What a roofline needs: 0.2 TFLOP over 4 GB in a second.
+    assert [found["mfu"].detail[key] for key in ("flops", "bytes", "seconds")] == [2e11, 4e9, 1.0]
 
 
 def test_a_latency_will_do_where_there_is_no_throughput() -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from zoo import curves, runner
+from zoo import curves, laws, runner
 from zoo import scale as scale_module
+from zoo.case import Case
 from zoo.comparison import Effort
 from zoo.errors import BadSize, BadSpec, ZooError
+from zoo.laws import Curve, Point
 from zoo.progress import Reporter
-from zoo.record import Value
-from zoo.registry import Registry
-from zoo.scale import Curve, Point, Question, Scaling, read_sizes, scale, sizes_for
+from zoo.record import CaseRecord, Value
+from zoo.registry import Registry, installed
+from zoo.scale import Question, Scaling, read_sizes, scale, sizes_for
+from zoo.store import Results
 
 # Layers that take as long as they say: 4 ms + 8 us n, and 2 ms + 8 ns n^2. They cross at n = 1,207.
 SLEEPERS = """
@@ -168,11 +172,11 @@ def test_what_fails_is_a_point_with_a_status(tmp_path: Path, sleepers: str) -> N
 def test_points_at_which_the_host_sets_the_pace_are_not_fitted() -> None:
     points = [Point(f"{n}tok", n, Value(value=1e-3 * n, unit="s")) for n in (256, 512, 1024, 2048, 4096)]
     bound = Point("128tok", 128, Value(value=0.2, unit="s", detail={"launch_bound": True}))
-    curve = scale_module.with_law(Curve("m", "latency", (bound, *points)), scale_module.LINEAR)
+    curve = laws.with_law(Curve("m", "latency", (bound, *points)), laws.LINEAR)
     assert curve.law
     assert curve.law.last.exponent(4096).value == pytest.approx(1)
     assert curve.notes == ("launch-bound, and not fitted: 128tok",)
-    few = scale_module.with_law(Curve("m", "latency", (bound, points[0])), scale_module.LINEAR)
+    few = laws.with_law(Curve("m", "latency", (bound, points[0])), laws.LINEAR)
     assert few.problem == "1 sizes have a value; the law 1 + n needs more"
 
 
@@ -217,3 +221,33 @@ def test_a_layer_is_a_case_like_a_model(tmp_path: Path) -> None:
     assert "nearest legal size: 196tok" in found["sasa", "200tok"].metrics["macs"].reason
     assert found["sasa", "196tok"].metrics["macs"].value == 3 * 196 * 64**2 + 3 * 196 * 49 * 64
     assert found["sasa", "196tok"].plugin == "zoo_sasa"
+
+
+def test_records_alone_tell_the_curves_that_were_measured() -> None:
+    """2 n^2 + n MACs, and times that are in proportion: what zoo scale kept has its laws again."""
+    registry = installed()
+    sizes = (256, 512, 1024, 2048, 4096, 8192)
+
+    def records(model: str, factor: float) -> list[CaseRecord]:
+        found = []
+        for n in sizes:
+            case = Case(model, f"{n}tok", threads=1)
+            macs = Value(value=2 * n * n + n, convention="mac")
+            latency = Value(value=factor * (2 * n * n + n), unit="s", interval=(0.9, 1.1))
+            found.append(CaseRecord(case.for_phase("static"), {}, {"macs": macs}))
+            found.append(CaseRecord(case.for_phase("speed"), {}, {"latency": latency}, environment="m"))
+        return found
+
+    gone = CaseRecord(Case("gone", "256tok").for_phase("static"), {}, {"macs": Value(value=1)})
+    again = replace(gone, case=replace(gone.case, size="512tok"))
+    kept = (*records("self_attention", 1e-9), *records("favor", 2e-9), gone, again)
+    found = scale_module.kept(Results(kept), registry)
+    assert {(c.model, c.metric) for c in found.curves} == {
+        (model, metric) for model in ("self_attention", "favor") for metric in ("macs", "latency")
+    }
+    macs = next(c for c in found.curves if (c.model, c.metric) == ("favor", "macs"))
+    assert macs.exact
+    assert str(macs.law.last if macs.law else "") == "1 n + 2 n^2"
+    latency = next(c for c in found.curves if (c.model, c.metric) == ("favor", "latency"))
+    assert latency.law
+    assert latency.law.last.exponent(8192).value == pytest.approx(2, abs=0.01)

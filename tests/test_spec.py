@@ -10,20 +10,20 @@ from hypothesis import strategies as st
 from zoo import jsonio
 from zoo.case import Case
 from zoo.errors import BadSize, BadSpec
+from zoo.recipe import Recipe
 from zoo.spec import (
     CASE_AXES,
     InputSpec,
     Metric,
     ModelSpec,
-    Recipe,
     Size,
     SizeRule,
-    TaskSpec,
     WeightSpec,
     image_classifier,
     import_string,
     resolve,
 )
+from zoo.task import TaskSpec
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,16 @@ from typing import Any
 
 import pytest
 
-from zoo import tables
+from zoo import formats, tables
 from zoo.case import Case
 from zoo.errors import BadRecords
+from zoo.formats import render
 from zoo.record import CaseRecord, MachineRecord, Value
+from zoo.rows import Row, load_records, rows_of
+from zoo.schema import TableSpec
 from zoo.store import Results, line_of
-from zoo.suite import TableSpec
-from zoo.tables import Row, common_scale, interval_text, load_records, make_table, number_text, render, rows, value_text
+from zoo.tables import make_table
+from zoo.units import common_scale, interval_text, number_text, value_text
 
 ENVIRONMENT = {"cpu": "Xeon 8259CL", "cores": 2, "memory": 8 * 2**30, "torch": "2.12.0", "timm": "1.0.22"}
 XEON = MachineRecord("xeon-2core", ENVIRONMENT)
@@ -50,17 +53,17 @@ def results(*records: CaseRecord) -> Results:
 
 def table(*records: CaseRecord, columns: str = "model size params macs latency", **where: Any) -> list[dict[str, str]]:
     """Return the printed cells by column head."""
-    made = make_table(TableSpec(title="T", columns=columns.split(), where=where), rows(results(*records)))
+    made = make_table(TableSpec(title="T", columns=columns.split(), where=where), rows_of(results(*records)))
     return [{c.head: cell.full for c, cell in zip(made.columns, row, strict=True)} for row in made.rows]
 
 
 def printed(*records: CaseRecord, columns: str = "model size params macs latency", **where: Any) -> str:
     spec = TableSpec(title="T", columns=columns.split(), where=where)
-    return render(make_table(spec, rows(results(*records)), "cost"))
+    return render(make_table(spec, rows_of(results(*records)), "cost"))
 
 
 def only(*records: CaseRecord) -> Row:
-    (row,) = rows(results(*records))
+    (row,) = rows_of(results(*records))
     return row
 
 
@@ -103,7 +106,7 @@ def test_a_column_of_times_with_and_without_a_baseline_says_what_both_intervals_
 
 def test_csv_tells_the_verdict_among_the_notes() -> None:
     spec = TableSpec(title="T", columns=["model", "latency_ratio"])
-    made = make_table(spec, rows(results(beside("swin_t", 1.5, "slower"))))
+    made = make_table(spec, rows_of(results(beside("swin_t", 1.5, "slower"))))
     assert "latency_ratio: slower" in render(made, "csv")
 
 
@@ -114,7 +117,7 @@ def test_a_table_may_tell_macs_as_a_paper_counted_them():
     kept = static("detr_r50", convention="mac", macs=86_200_000_000)
     kept.metrics["macs"].detail["conventions"] = {"mac": 86_200_000_000, "detr2020": 87_500_000_000}
     spec = TableSpec(title="T", columns=["model", "macs"], convention="detr2020")
-    text = render(make_table(spec, rows(results(kept))))
+    text = render(make_table(spec, rows_of(results(kept))))
     assert "FLOPs, detr2020 (G)" in text
     assert "87.5" in text
     assert "as DETR's authors counted" in text
@@ -123,7 +126,7 @@ def test_a_table_may_tell_macs_as_a_paper_counted_them():
 def test_a_convention_that_was_not_kept_is_refused():
     spec = TableSpec(title="T", columns=["model", "macs"], convention="fvcore")
     with pytest.raises(BadRecords, match="without the convention fvcore"):
-        make_table(spec, rows(results(static("vit_s16", convention="mac"))))
+        make_table(spec, rows_of(results(static("vit_s16", convention="mac"))))
 
 
 @pytest.mark.parametrize(("at_most", "marked"), [(0.002, False), (0.02, True), (None, True)])
@@ -131,7 +134,7 @@ def test_a_number_is_marked_whose_uncounted_part_may_be_more_than_a_hundredth(at
     kept = static("odd", convention="mac")
     op = {"name": "aten.sort", "calls": 1, "elements": 10, "material": True}
     kept.metrics["macs"].detail.update(uncounted=[op], uncounted_at_most=at_most)
-    made = make_table(TableSpec(title="T", columns=["model", "macs"]), rows(results(kept)))
+    made = make_table(TableSpec(title="T", columns=["model", "macs"]), rows_of(results(kept)))
     assert any("aten.sort" in text for text in made.notes) == marked
 
 
@@ -142,14 +145,14 @@ def test_counts_and_times_of_one_case_are_one_row() -> None:
 
 
 def test_static_counts_join_the_rows_of_every_machine() -> None:
-    found = rows(results(static("vit_s16"), timed("vit_s16"), timed("vit_s16", machine=H200, device="cuda")))
+    found = rows_of(results(static("vit_s16"), timed("vit_s16"), timed("vit_s16", machine=H200, device="cuda")))
     assert [(row.machine, "macs" in row.values) for row in found] == [("xeon-2core", True), ("h200", True)]
 
 
 def test_every_seed_of_a_trained_model_has_its_cost() -> None:
     case = Case("vit_nano", "32px", task="digits", recipe="short")
     trained = [record(Case(**{**vars(case), "seed": s}), {"top1": Value(value=0.9, n=360)}) for s in (0, 1)]
-    found = rows(results(timed("vit_nano", "32px"), *trained))
+    found = rows_of(results(timed("vit_nano", "32px"), *trained))
     assert [(row.case.seed, sorted(row.values)) for row in found] == [
         (0, ["latency", "top1"]),
         (1, ["latency", "top1"]),
@@ -226,7 +229,7 @@ def test_a_model_that_only_was_counted_adds_no_column() -> None:
 def test_a_table_of_counts_has_one_row_for_all_machines_and_seeds() -> None:
     seeds = [record(Case("vit_s16", "224px", task="digits", seed=s), {"top1": Value(value=0.5)}) for s in (0, 1)]
     records = [static("vit_s16"), *seeds, timed("vit_s16", machine=H200)]
-    assert len(rows(results(*records))) == 3
+    assert len(rows_of(results(*records))) == 3
     assert table(*records, columns="model macs") == [{"Model": "vit_s16", "MACs (G)": "4.60"}]
 
 
@@ -325,7 +328,7 @@ def test_each_failure_has_its_word_and_its_reason_once() -> None:
         timed("c", value=Value("timeout", reason="took 300 s")),
         timed("d", value=Value("unsupported", reason="not a multiple of 16")),
     ]
-    made = make_table(TableSpec(title="T", columns=["model", "latency"]), rows(results(*failed)))
+    made = make_table(TableSpec(title="T", columns=["model", "latency"]), rows_of(results(*failed)))
     assert [row[1].full for row in made.rows] == ["OOM (predicted) [1]", "OOM [1]", "time-out [2]", "unsupported [3]"]
     assert made.notes == ("needs 9 GiB", "took 300 s", "not a multiple of 16")
 
@@ -355,7 +358,7 @@ def test_what_a_count_leaves_out_is_a_footnote() -> None:
 def test_what_a_time_was_taken_under_is_a_footnote(device: str, detail: dict[str, Any], note: str | None) -> None:
     value = Value(value=0.01, unit="s", detail=detail)
     made = make_table(
-        TableSpec(title="T", columns=["model", "latency"]), rows(results(timed("m", device=device, value=value)))
+        TableSpec(title="T", columns=["model", "latency"]), rows_of(results(timed("m", device=device, value=value)))
     )
     assert [text.startswith(note or "") for text in made.notes] == ([True] if note else [])
 
@@ -364,7 +367,7 @@ def test_a_value_of_other_library_versions_is_a_footnote() -> None:
     older = MachineRecord("xeon-2core", {**ENVIRONMENT, "torch": "2.11.0"})
     records = (timed("a", machine=older), record(Case("b", "224px"), timed("b").metrics, day=2))
     made = make_table(
-        TableSpec(title="T", columns=["model", "latency"]), rows(Results(records, {m.id: m for m in (XEON, older)}))
+        TableSpec(title="T", columns=["model", "latency"]), rows_of(Results(records, {m.id: m for m in (XEON, older)}))
     )
     assert made.notes == ("measured with torch 2.11.0 (newest value: 2.12.0)",)
 
@@ -386,7 +389,7 @@ def test_two_units_in_one_column_are_refused() -> None:
 
 def test_two_machines_of_one_name_are_refused() -> None:
     twin = MachineRecord("xeon-2core", {**ENVIRONMENT, "cpu": "Xeon 6130"})
-    found = rows(Results((timed("a"), timed("b", machine=twin)), {m.id: m for m in (XEON, twin)}))
+    found = rows_of(Results((timed("a"), timed("b", machine=twin)), {m.id: m for m in (XEON, twin)}))
     with pytest.raises(
         BadRecords, match=r"two machines go by the name xeon-2core: cpu is 'Xeon 8259CL' .* 'Xeon 6130'"
     ):
@@ -413,7 +416,7 @@ def test_markup_and_control_characters_print_as_they_stand() -> None:
 
 def test_a_narrow_terminal_folds_at_spaces_and_cuts_nothing() -> None:
     made = make_table(
-        TableSpec(title="T", columns=["model", "latency"]), rows(results(timed("a_long_name_of_a_model")))
+        TableSpec(title="T", columns=["model", "latency"]), rows_of(results(timed("a_long_name_of_a_model")))
     )
     text = render(made, width=20)
     assert "a_long_name_of_a_model" in text
@@ -422,7 +425,8 @@ def test_a_narrow_terminal_folds_at_spaces_and_cuts_nothing() -> None:
 
 def test_markdown_escapes_pipes() -> None:
     made = make_table(
-        TableSpec(title="T", columns=["model", "x", "latency"]), rows(results(timed("vit_s16", options={"x": "a|b"})))
+        TableSpec(title="T", columns=["model", "x", "latency"]),
+        rows_of(results(timed("vit_s16", options={"x": "a|b"}))),
     )
     text = render(made, "markdown")
     assert "| Model | x | Latency (ms) |\n| :--- | :--- | ---: |\n| vit_s16 | a\\|b | 12.3 ± 0.2 |\n" in text
@@ -430,7 +434,7 @@ def test_markdown_escapes_pipes() -> None:
 
 def test_csv_holds_raw_numbers_with_units_in_the_heads() -> None:
     failed = timed("b", value=Value("oom", reason="needs 9 GiB"))
-    made = make_table(TableSpec(title="T", columns=["model", "latency"]), rows(results(timed("a"), failed)))
+    made = make_table(TableSpec(title="T", columns=["model", "latency"]), rows_of(results(timed("a"), failed)))
     first, second = csv.DictReader(io.StringIO(render(made, "csv")))
     assert first == {
         "model": "a",
@@ -489,12 +493,12 @@ def test_latex_and_html_escape_what_plugins_name(tmp_path: Path) -> None:
         ("a < b",),
         ("Made by: zoo table x",),
     )
-    page = tables.document([render(made, "html")], "html")
+    page = formats.document([render(made, "html")], "html")
     assert "<script>" not in page
     assert "50 % of &lt;script&gt;alert(1)&lt;/script&gt; &amp; co_" in page
     assert '<td class="number">1.0 ± 0.2 [1]</td>' in page
     assert "<p>[1] a &lt; b</p>" in page
-    paper = tables.document([render(made, "latex")], "latex")
+    paper = formats.document([render(made, "latex")], "latex")
     assert r"50 \% of $<$script$>$alert(1)$<$/script$>$ \& co\_" in paper
     assert r"\{x\}\_1\textasciicircum{}2\textasciitilde{}\textbackslash{}\#\$ & 1.0 $\pm$ 0.2 [1] \\" in paper
     assert r"\begin{tabular}{lr}" in paper
@@ -506,7 +510,7 @@ def test_latex_and_html_escape_what_plugins_name(tmp_path: Path) -> None:
 def test_latex_compiles_as_it_is(tmp_path: Path) -> None:
     every = "".join(map(chr, range(32, 127))) + "µ±–†×…²−"
     made = tables.Table(every, (tables.Column("model", "Model", False),), ((tables.Cell(every),),), (every,), (every,))
-    (tmp_path / "t.tex").write_text(tables.document([render(made, "latex")] * 2, "latex"))
+    (tmp_path / "t.tex").write_text(formats.document([render(made, "latex")] * 2, "latex"))
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout[-2000:].decode(errors="replace")

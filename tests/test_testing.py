@@ -5,8 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from zoo import Cost, LayerSpec, ModelSpec, SizeRule, image_classifier, testing
+from zoo.data import fit_all
 from zoo.errors import UnknownName
 from zoo.registry import Registry, using
+from zoo.spec import Size
 
 
 class Patches(nn.Module):
@@ -248,10 +250,13 @@ def only_ints(size, num_classes=10):
 class Detaching:
     """An adapter whose loss has no gradient."""
 
-    def __init__(self, label_smoothing: float) -> None:
+    def __init__(self, recipe: object, options: object) -> None:
         pass
 
-    def loss(self, model: nn.Module, inputs: Tensor, targets: list[int]) -> dict[str, Tensor]:
+    def collate(self, samples: list[tuple[Tensor, int]], size: Size, training: bool) -> tuple[Tensor, Tensor]:
+        return fit_all([image for image, _ in samples], size), torch.empty(0)
+
+    def loss(self, model: nn.Module, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         return {"nothing": model(inputs).detach().sum()}
 
     def predict(self, model: nn.Module, inputs: Tensor) -> list[int]:
@@ -278,7 +283,7 @@ def test_what_a_spec_cannot_support_is_skipped_with_its_reason_and_never_silentl
     declared = results(spec(maker(Deaf), skips={"every_input": "its first patch is a frame"}))["every_input"]
     assert (declared.status, declared.reason) == ("skipped", "its first patch is a frame")
     assert results(spec(form=""))["closed_form"].reason == "its spec declares no closed form"
-    assert results(spec(adapters={}))["adapter"].reason == "it has no adapter for classification"
+    assert results(spec(adapters={}))["adapter"].reason == "it has no adapter for a task"
     assert results(spec(output={}))["output"].reason == "its spec declares no output"
     assert results(spec(data_dependent="it draws lots"))["meta"].reason == "it draws lots"
 

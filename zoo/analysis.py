@@ -9,7 +9,6 @@ Counts are of one sample, memory is of a batch.
 from __future__ import annotations
 
 import copy
-import json
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -23,6 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from zoo import data
 from zoo.errors import BadSpec, ZooError, told
+from zoo.images import image_sizes, scaled
 from zoo.metrics import CONVERTIBLE, macs, params, predicted_memory, roofline
 from zoo.metrics.batch import LEAST_IN_TRAINING, largest_batch
 from zoo.metrics.counts import Count, Part, Step, UncountedOp
@@ -546,42 +546,3 @@ def _read_image(file: Path, size: Size) -> Tensor:
         height, width = size.pair
         pixels = np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
-
-
-def image_sizes(images: Path) -> Iterator[tuple[Path | None, int, int]]:
-    """Yield (file, height, width) of the images in a folder, by name, or of those in a COCO annotation file.
-
-    ZooError when there are none.
-    """
-    if images.is_dir():
-        from PIL import Image
-
-        files = sorted(file for file in images.iterdir() if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
-        for file in files:
-            with Image.open(file) as image:
-                yield file, image.height, image.width
-        if not files:
-            raise ZooError(f"there are no images in {images}; expected .jpg or .png files")
-        return
-    try:
-        listed = json.loads(images.read_text())["images"]
-        sizes = [(int(image["height"]), int(image["width"])) for image in sorted(listed, key=lambda i: i["id"])]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ZooError(
-            f"{images} cannot be read ({type(error).__name__}); expected a folder of images, or a COCO annotation file"
-        ) from error
-    if not sizes:
-        raise ZooError(f"there are no images in {images}")
-    yield from ((None, height, width) for height, width in sizes)
-
-
-def scaled(height: int, width: int, short_side: int, longest_side: int) -> tuple[int, int]:
-    """Return the size of an image whose short side becomes ``short_side``, its long one at most ``longest_side``.
-
-    Rounded as DETR's and torchvision's transforms round.
-    """
-    low, high = min(height, width), max(height, width)
-    if high / low * short_side > longest_side:
-        short_side = round(longest_side * low / high)
-    long_side = int(short_side * high / low)
-    return (short_side, long_side) if height <= width else (long_side, short_side)

@@ -17,7 +17,7 @@ COMPILE_MODES = ("eager", "default", "reduce-overhead", "max-autotune")
 # Which of torch's implementations attention runs on, and no other. ``auto``, torch's choice, is kept as no value.
 ATTENTION_BACKENDS = ("auto", "flash", "efficient", "cudnn", "math")
 # What only a trained model depends on: its measured cost does not.
-TASK_AXES = ("task", "recipe", "seed")
+TASK_AXES = ("task", "recipe", "seed", "test_size")
 # What parameters and counts do not depend on either, so that they are counted once for all machines.
 MACHINE_AXES = ("device", "mode", "threads", "weights", "compile", "attention_backend")
 
@@ -26,7 +26,8 @@ MACHINE_AXES = ("device", "mode", "threads", "weights", "compile", "attention_ba
 class Case:
     """A model at a size, batch size, dtype and device, with every other axis; ``None`` is an axis without meaning here.
 
-    ``threads`` is the number of CPU threads; ``options`` are the model's options that differ from its defaults.
+    ``threads`` is the number of CPU threads, ``test_size`` the size that a model trained at ``size`` is tested at where
+    that is another; ``options`` are the model's options that differ from its defaults.
     """
 
     model: str
@@ -39,6 +40,7 @@ class Case:
     task: str | None = None
     recipe: str | None = None
     seed: int | None = None
+    test_size: str | None = None
     weights: str | None = None
     compile: str | None = None
     attention_backend: str | None = None

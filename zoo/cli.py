@@ -7,29 +7,31 @@ import fnmatch
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from zoo import __version__
-from zoo.errors import UnknownName, ZooError, told
+from zoo.errors import BadRecords, UnknownName, ZooError, told
 
 if TYPE_CHECKING:
     from zoo import analysis
+    from zoo.formats import Format
     from zoo.metrics.roofline import Ceilings
     from zoo.record import ComparisonRecord
     from zoo.registry import Registry
     from zoo.report import Report
     from zoo.runner import Request
     from zoo.spec import Scalar
-    from zoo.tables import Format
+    from zoo.suite import SuiteFile
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 KINDS = ("model", "layer", "task", "suite", "namespace")
 TIMES = ("latency", "throughput", "latency_graph")
-FORMATS = ("terminal", "markdown", "latex", "csv", "html")
+FORMATS: tuple[Format, ...] = ("terminal", "markdown", "latex", "csv", "html")
+NAMES = ("name", "id")
 COUNTED = ("models", "layers", "tasks", "namespaces")
 
 
@@ -62,6 +64,8 @@ def main() -> None:
 
 
 plugin_option = click.option("--plugin", "plugins", multiple=True, metavar="FILE.py", help="Add a single-file plugin.")
+images_option = click.option("--images", metavar="PATH", help="A folder of images, or a COCO annotation file, whose "
+                             "sizes stand for the suite's own.")  # fmt: skip
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
@@ -147,14 +151,29 @@ def show(name: str, results: str, audit_: bool, size: str | None, plugins: tuple
         print_json(data)
         return
     for key, value in data.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
+        if isinstance(value, tuple) and value and isinstance(value[0], dict):  # of one kind: recipes, metrics, layouts
             click.echo(f"{key}:")
-            print_columns([tuple("  " + str(v) for v in row.values()) for row in value])
+            print_columns([(f"  {named(row)}", brief(row)) for row in value])
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            click.echo(f"{key}:")
+            keys = dict.fromkeys(key for row in value for key in row)  # a suite's plots differ in theirs
+            print_columns([tuple(f"  {row.get(key, '')}" for key in keys) for row in value])
         elif isinstance(value, dict) and value:
             click.echo(f"{key}:")
             print_columns([("  " + str(k), str(v)) for k, v in value.items()])
         elif value not in ("", None, [], {}):
             click.echo(f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
+
+
+def named(row: Mapping[str, Any]) -> str:
+    """Return what one of several records is called."""
+    return str(row.get("name") or row.get("id") or "")
+
+
+def brief(row: Mapping[str, Any]) -> str:
+    """Return what a record says besides its name: all that is not empty, nothing or no."""
+    said = {k: f"{v:g}" if isinstance(v, float) else v for k, v in row.items() if v and k not in NAMES}
+    return " ".join(f"{k}={v}" for k, v in said.items())
 
 
 def describe(name: str, registry: Registry, results: Path) -> dict[str, Any]:
@@ -511,6 +530,14 @@ def read_bytes(text: str | None) -> int | None:
     return int(number * base ** (" KMGT".index(unit[0]) if unit else 0))
 
 
+def suite_with(name: str, images: str | None) -> SuiteFile:
+    """Read a suite, with other images than its own where some are given."""
+    from zoo.suite import read_suite, with_images
+
+    file = read_suite(name)
+    return with_images(file, Path(images)) if images else file
+
+
 # -- running -------------------------------------------------------------------------------------------------
 
 
@@ -531,6 +558,12 @@ def read_bytes(text: str | None) -> int | None:
     metavar="SECONDS",
     help="Begin no case that would not end by then, as long as the longest so far; the same command goes on.",
 )
+@click.option("--data", multiple=True, metavar="FOLDER", help="Where a task such as coco:PATH looks for its data, "
+              "beside the working folder.")  # fmt: skip
+@click.option("--weights", "weights", multiple=True, metavar="MODEL=FILE", help="The checkpoint that a model's "
+              "training, or with --recipe as_it_is its test, begins from.")  # fmt: skip
+@click.option("--recipe", metavar="NAME", help="Train by this recipe: one of the task's, own, or as_it_is.")
+@images_option
 @plugin_option
 def run(
     suite: str,
@@ -543,13 +576,33 @@ def run(
     retry: bool,
     fresh: bool,
     stop_after: float | None,
+    data: tuple[str, ...],
+    weights: tuple[str, ...],
+    recipe: str | None,
+    images: str | None,
     plugins: tuple[str, ...],
 ) -> None:
     """Run SUITE, a name or a YAML file, then print and save its tables. What is kept is not measured again."""
     from zoo import progress, report, runner
 
     axes = parse_settings(settings) | ({"device": [device]} if device else {})
-    request = runner.Request(suite, split(models), axes, split(metrics), plugins, out, retry, fresh, stop_after)
+    file = suite_with(suite, images)
+    if not file.suite.groups:
+        raise ZooError(f"the suite {file.name} has no groups, so nothing is measured; zoo table {file.name} prints it")
+    request = runner.Request(
+        file,
+        models=split(models),
+        axes=axes,
+        metrics=split(metrics),
+        plugins=plugins,
+        data=data,
+        weights=files_by_model(weights),
+        recipe=recipe,
+        out=out,
+        retry=retry,
+        fresh=fresh,
+        stop_after=stop_after,
+    )
     if dry_run:
         print_dry_run(request)
         return
@@ -558,6 +611,8 @@ def run(
     made = report.Report(outcome.plan.file, outcome.folder)
     print_tables(made, "terminal")
     written = made.write()
+    for problem in made.undrawn:
+        click.echo(f"zoo: not drawn: {problem}", err=True)
     if written:
         click.echo(f"saved: {', '.join(map(str, written))}", err=True)
     if outcome.left:
@@ -565,6 +620,17 @@ def run(
     if outcome.failed:
         click.echo(f"zoo: {len(outcome.failed)} records ended in error, killed or diverged", err=True)
         sys.exit(EXIT_FAILED)
+
+
+def files_by_model(given: Sequence[str]) -> dict[str, str]:
+    """Read ``MODEL=FILE``. UsageError when one is of another form."""
+    found = {}
+    for text in given:
+        model, equals, path = text.partition("=")
+        if not (model and equals and path):
+            raise click.UsageError(f"--weights {text!r}: expected MODEL=FILE")
+        found[model] = path
+    return found
 
 
 # -- scaling -------------------------------------------------------------------------------------------------
@@ -609,6 +675,7 @@ def scale_(
     Counts are fitted exactly. Times have an exponent with its interval at each size, not one over all of them.
     """
     from zoo import breakdown, curves, progress, scale
+    from zoo.record import FAILURES
 
     axes = parse_settings(settings) | ({"device": [device]} if device else {})
     allowed = {"peak_memory_predicted": read_bytes(memory), "latency": within}
@@ -622,12 +689,14 @@ def scale_(
         click.echo(f"saved: {picture}", err=True)
     if as_json:
         print_json(scale.to_json(found))
-        return
-    for rows in curves.tables(found):
-        print_columns(rows)
-        click.echo()
-    for line in curves.sentences(found):
-        click.echo(f"- {line}")
+    else:
+        for rows in curves.tables(found):
+            print_columns(rows)
+            click.echo()
+        for line in curves.sentences(found):
+            click.echo(f"- {line}")
+    if any(point.value.status in FAILURES for curve in found.curves for point in curve.points):
+        sys.exit(EXIT_FAILED)
 
 
 # -- comparing -----------------------------------------------------------------------------------------------
@@ -805,26 +874,98 @@ def print_tables(made: Report, form: Format) -> None:
     """Print a suite's tables, and on stderr why one cannot be shown."""
     if made.tables:
         click.echo(made.document(form))
+    tell_problems(made)
+
+
+def tell_problems(made: Report) -> None:
+    """Tell on stderr why some tables cannot be shown."""
     for problem in made.problems:
         click.echo(f"zoo: not shown: {problem}", err=True)
 
 
 @main.command()
-@click.argument("name")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option("--results", default="runs", show_default=True, help="Where the records are.")
-@click.option("--format", "form", type=click.Choice(FORMATS), default="terminal")
-def table(name: str, results: str, form: Format) -> None:
-    """Print the tables of suite NAME from records."""
+@click.option("--format", "form", type=click.Choice(FORMATS), help="Print so; left out, for a terminal.")
+@click.option("--save", metavar="DIR", help="Write DIR/NAME/tables.* in all formats, or the one given, instead.")
+@images_option
+def table(names: tuple[str, ...], results: str, form: Format | None, save: str | None, images: str | None) -> None:
+    """Print the tables of suites from records. NAME may be a glob: 'zoo table \'*\' --save tables' writes them all."""
+    from zoo import formats
     from zoo.report import Report
-    from zoo.suite import read_suite
 
-    suite = read_suite(name)
-    if not suite.suite.tables:
-        raise ZooError(f"the suite {suite.name} declares no tables")
-    made = Report(suite, Path(results) / suite.name)
-    print_tables(made, form)
-    if not made.tables:
+    shown, many = 0, len(names) > 1 or is_glob(names[0])
+    parts: list[str] = []
+    for file in suites_with_tables(names, images):
+        try:
+            made = Report(file, Path(results) / file.name)
+        except BadRecords as error:
+            if not many:
+                raise
+            click.echo(f"zoo: not shown: {error}", err=True)
+            continue
+        for warning in made.warnings:
+            click.echo(f"zoo: {warning}", err=True)
+        if save:
+            save_tables(made, Path(save) / file.name, [form] if form else FORMATS)
+        else:
+            parts += made.rendered(form or "terminal")
+            tell_problems(made)
+        shown += len(made.tables)
+    if parts:
+        click.echo(formats.document(parts, form or "terminal"))
+    if not shown:
         sys.exit(EXIT_USAGE)
+
+
+def suites_with_tables(names: Iterable[str], images: str | None) -> Iterator[SuiteFile]:
+    """Yield suites by name, path or glob; of a glob those that declare tables. ZooError where there are none."""
+    from zoo.resources import suites
+
+    for name in names:
+        known = fnmatch.filter(suites(), name) if is_glob(name) else []
+        found = [suite_with(one, images) for one in known or [name]]
+        with_tables = [file for file in found if file.suite.tables]
+        if not with_tables:
+            raise ZooError(f"the suite {found[0].name} declares no tables")
+        yield from with_tables
+
+
+def is_glob(name: str) -> bool:
+    """Tell whether a suite's name stands for several."""
+    return bool(set(name) & set("*?[")) and "/" not in name
+
+
+def save_tables(made: Report, folder: Path, forms: Sequence[Format]) -> None:
+    """Write a suite's tables in some formats, and tell why one cannot be shown."""
+    from zoo.report import ENDINGS
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for form in forms if made.tables else ():
+        path = folder / f"tables.{ENDINGS[form]}"
+        path.write_text(made.document(form), encoding="utf-8")
+        click.echo(f"saved: {path}", err=True)
+    tell_problems(made)
+
+
+@main.command("report")
+@click.argument("folder", default="runs", metavar="[DIR]")
+@click.option(
+    "-o", "--output", default="report.html", show_default=True, metavar="FILE.html", help="The file to write."
+)
+@plugin_option
+def report_(folder: str, output: str, plugins: tuple[str, ...]) -> None:
+    """Write all results below DIR as one HTML file that opens offline: tables that sort, charts, and every source.
+
+    DIR holds folders of suites, or is one of them; left out, it is runs.
+    """
+    from zoo import page
+
+    made = page.make(Path(folder), plugins, lambda step: click.echo(f"  {step}", err=True))
+    path = Path(output)
+    path.write_text(made.text, encoding="utf-8")
+    size = path.stat().st_size / 1e6
+    click.echo(f"saved: {path} ({size:.1f} MB, {made.records:,} records)", err=True)
 
 
 # -- writing plugins -----------------------------------------------------------------------------------------

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.breakdown import memory_text, quantity, seconds_text
 from zoo.errors import ZooError
+from zoo.laws import Curve, Point
 from zoo.metrics import METRICS
-from zoo.plots import DASHES, GREY, HEIGHT, INK, OKABE_ITO, SHAPES, WIDTH, log_ticks, styled
-from zoo.scale import Crossover, Curve, Point, Scaling
+from zoo.scale import Crossover, Scaling
 from zoo.scaling import REACH, Estimate, growth
-from zoo.tables import metric_title, scales_of, value_text
+from zoo.style import DASHES, GREY, HEIGHT, INK, OKABE_ITO, SHAPES, WIDTH, log_ticks, styled
+from zoo.tables import metric_title
+from zoo.units import scales_of, value_text
 
 if TYPE_CHECKING:
     import altair as alt
@@ -144,20 +146,32 @@ def draw(found: Scaling, metric: str) -> alt.LayerChart:
     """
     import altair as alt
 
-    curves = [curve for curve in found.curves if curve.metric == metric and curve.fitted]
+    known = [curve for curve in found.curves if curve.metric == metric and curve.fitted]
+    curves = [curve for curve in known if any(point.cost for point in curve.fitted)]
     if not curves:
         raise ZooError(f"nothing can be drawn: no model has a value of {metric}")
     factor, label = drawn_unit(curves)
     names = [curve.model for curve in curves]
-    colour = alt.Color("model:N", sort=names, scale=alt.Scale(domain=names, range=looks(OKABE_ITO, names)), title=None)
-    shape = alt.Shape("model:N", sort=names, scale=alt.Scale(domain=names, range=looks(SHAPES, names)), title=None)
+    everyone = list(dict.fromkeys(curve.model for curve in found.curves))
+
+    def scaled(of: Sequence[Any]) -> Any:
+        return alt.Scale(domain=names, range=looks(of, names, everyone))
+
+    colour = alt.Color(
+        "model:N", sort=names, scale=alt.Scale(domain=names, range=looks(OKABE_ITO, names, everyone)), title=None
+    )
+    shape = alt.Shape(
+        "model:N", sort=names, scale=alt.Scale(domain=names, range=looks(SHAPES, names, everyone)), title=None
+    )
     x = alt.X("n:Q", scale=alt.Scale(type="log", nice=False, padding=14), title="Tokens", axis=x_axis(curves))
     title = f"{metric_title(metric)}{f' ({label})' if label else ''}"
     costs = [point.cost / factor for curve in curves for point in curve.fitted if point.cost]
     ticks = alt.Axis(format="~g", values=list(log_ticks(min(costs), max(costs))))
     y = alt.Y("y:Q", scale=alt.Scale(type="log", nice=False, padding=14), title=title, axis=ticks)
-    dash = alt.StrokeDash("model:N", sort=names, scale=alt.Scale(domain=names, range=looks(DASHES, names)), title=None)
-    points = alt.Chart(alt.Data(values=[datum(c, p, factor) for c in curves for p in c.fitted]))
+    dash = alt.StrokeDash(
+        "model:N", sort=names, scale=alt.Scale(domain=names, range=looks(DASHES, names, everyone)), title=None
+    )
+    points = alt.Chart(alt.Data(values=[datum(c, p, factor) for c in curves for p in c.fitted if p.cost]))
     layers: list[Any] = [
         alt.Chart(alt.Data(values=[d for c in curves for d in law_data(c, factor)]))
         .mark_line(strokeWidth=1.6)
@@ -178,15 +192,17 @@ def draw(found: Scaling, metric: str) -> alt.LayerChart:
         layers.append(at.mark_point(color=INK, size=110, strokeWidth=1.2).encode(x, y, tooltip=["said:N"]))
     told = [f"points: measured; lines: fitted laws{'; rings: where two cross' if crossed else ''}"]
     told += ["hollow triangle: no value"] if failed else []
+    none = [curve.model for curve in known if curve not in curves]
+    told += [f"none of it, so not drawn: {', '.join(none)}"] if none else []
     chart = alt.layer(*layers).properties(
         width=WIDTH, height=HEIGHT, title=alt.TitleParams(f"{metric_title(metric)} against size", subtitle=told)
     )
     return styled(chart).configure_legend(labelColor=INK, labelFontSize=12, symbolSize=60, gradientStrokeColor=GREY)
 
 
-def looks(of: Sequence[Any], names: Sequence[str]) -> list[Any]:
-    """Return a look for each name, again from the first when there are more names."""
-    return [of[n % len(of)] for n in range(len(names))]
+def looks(of: Sequence[Any], names: Sequence[str], everyone: Sequence[str]) -> list[Any]:
+    """Return a look for each name, by its place among all, so that it is the same in each picture."""
+    return [of[everyone.index(name) % len(of)] for name in names]
 
 
 def drawn_unit(curves: Sequence[Curve]) -> tuple[float, str]:

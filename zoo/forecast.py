@@ -64,7 +64,6 @@ def forecast(work: Work, registry: Registry, store: Store, pool: Pool) -> Foreca
 def static_values(work: Work, registry: Registry, pool: Pool) -> dict[str, Value]:
     """Return the MACs and the predicted memory of a case; what cannot be had is left out."""
     case, found = work.planned.case, {}
-    task = registry.task(case.task) if case.task else None
     spec = registry.model(case.model)
     try:
         worker = Worker(pool.server(case.threads or 1, spec), lambda _: None)
@@ -72,7 +71,7 @@ def static_values(work: Work, registry: Registry, pool: Pool) -> dict[str, Value
         return {}
     try:
         deadline = time.monotonic() + STATIC_SECONDS
-        worker.prepare("static", spec, task, case, 0, deadline, registry.for_workers)
+        worker.prepare("static", spec, work.planned.assignment, case, 0, deadline, registry.for_workers)
         for metric in ("macs", PREDICTED):
             reply = worker.ask({"do": "measure", "metric": metric}, deadline)
             found[metric] = jsonio.from_json(Value, reply["values"][metric])
@@ -109,9 +108,9 @@ def rough_seconds(work: Work, registry: Registry, macs: float) -> float:
             seconds += START_SECONDS + metric_seconds(metric, call)
     if work.wanted["memory"]:
         seconds += START_SECONDS + 4 * call
-    if work.wanted["task"] and case.task:
-        recipe = registry.task(case.task).recipe(case.recipe)
-        seconds += recipe.steps * recipe.batch_size * 3 * 2 * macs / flops
+    if work.wanted["task"] and work.planned.assignment:
+        recipe = work.planned.assignment.recipe
+        seconds += recipe.seconds + 2 * (recipe.macs or recipe.steps * recipe.batch_size * 3 * macs) / flops
     return seconds
 
 

@@ -20,7 +20,8 @@ from collections.abc import Iterable
 
 import pluggy
 
-from zoo.spec import FlopFormula, LayerSpec, ModelSpec, Namespace, TaskSpec
+from zoo.spec import FlopFormula, LayerSpec, ModelSpec, Namespace
+from zoo.task import TaskSpec
 
 GROUP = "zoo"
 hookspec = pluggy.HookspecMarker(GROUP)
@@ -59,7 +60,7 @@ def zoo_tasks() -> Iterable[TaskSpec]:
         @hookimpl
         def zoo_tasks():
             yield TaskSpec("digits", kind="classification", data="zoo_digits.data:load",
-                           evaluate="zoo.data:top1", metrics=(Metric("top1", higher_is_better=True),),
+                           evaluate="zoo.scores.classification:top1", metrics=(Metric("top1", higher_is_better=True),),
                            recipes=(Recipe("quick", steps=300, batch_size=64, learning_rate=2e-3),))
     """
     return ()

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from zoo import environment, jsonio
 from zoo.case import Case
+from zoo.expansion import Planned
 from zoo.metrics import METRICS, PHASES, Phase, is_timed
 from zoo.plugins import Failure
 from zoo.record import PROTOCOL, digest
 from zoo.registry import Registry
+from zoo.schema import Limits
 from zoo.spec import layer_name
 from zoo.store import Store
-from zoo.suite import Limits, Planned, SuiteFile
+from zoo.suite import SuiteFile
+from zoo.task import Assignment
+
+HOST = "zoo."
 
 
 @dataclass(frozen=True)
@@ -52,12 +58,14 @@ class Prints:
     versions: dict[str, str] = field(default_factory=environment.versions)
     known: dict[tuple[str, str], str] = field(default_factory=dict)
 
-    def of(self, case: Case, phase: Phase, baseline: Case | None = None) -> dict[str, str]:
+    def of(
+        self, case: Case, phase: Phase, baseline: Case | None = None, assignment: Assignment | None = None
+    ) -> dict[str, str]:
         """Return what the numbers of a phase depend on besides the case; what is timed, on what was beside it, too."""
         beside = baseline if phase == "speed" else None
         return {
             "plugin": self.plugin(case),
-            **({"task": self.task(case.task)} if phase == "task" and case.task else {}),
+            **({"task": self.assignment(assignment)} if phase == "task" and assignment else {}),
             "protocol": str(PROTOCOL),
             "torch": self.versions["torch"],
             "timm": self.versions["timm"],
@@ -77,7 +85,7 @@ class Prints:
         """Return a layer's print, empty for a name that nothing is registered under."""
         if ("layer", name) not in self.known:
             spec = self.registry.layers.get(name)
-            said = environment.source_hash(str(spec.build)) + digest(dict(spec.knobs)) if spec else ""
+            said = self.source(str(spec.build)) + digest(dict(spec.knobs)) if spec else ""
             self.known["layer", name] = said
         return self.known["layer", name]
 
@@ -86,15 +94,39 @@ class Prints:
         if ("model", name) not in self.known:
             spec = self.registry.model(name)
             said = [dict(spec.knobs), jsonio.to_json(spec.sizes), jsonio.to_json(spec.input)]
-            self.known["model", name] = f"{environment.source_hash(str(spec.build))}-{digest(said)}"
+            self.known["model", name] = f"{self.source(str(spec.build))}-{digest(said)}"
         return self.known["model", name]
 
-    def task(self, name: str) -> str:
-        """Return a task's print: its source and its spec."""
-        if ("task", name) not in self.known:
-            spec = self.registry.tasks[name]
-            self.known["task", name] = f"{environment.source_hash(str(spec.data))}-{digest(jsonio.to_json(spec))}"
-        return self.known["task", name]
+    def assignment(self, given: Assignment) -> str:
+        """Return the print of a task and of how it is learned: sources, specs, data and weights, wherever they lie.
+
+        What the host does itself has its version in the protocol.
+        """
+        task = replace(given.task, path="")
+        sources = [self.source(str(code)) for code in (task.data, task.evaluate) if not str(code).startswith(HOST)]
+        files = [self.files(path) for path in (given.task.path, given.weights_file) if path]
+        return digest([*sources, jsonio.to_json(task), jsonio.to_json(given.recipe), *files])
+
+    def source(self, code: str) -> str:
+        """Return the hash of the package that an import string's code lies in."""
+        if ("source", code) not in self.known:
+            self.known["source", code] = environment.source_hash(code)
+        return self.known["source", code]
+
+    def training(self, item: Planned) -> str:
+        """Return the name of the file that a case's training is kept in: all that it depends on is in it."""
+        alike = replace(item.case, test_size=None)
+        now = self.of(item.case, "task", assignment=item.assignment)
+        return f"{alike.model.replace('/', '-')}-{digest([alike.id, now])}.training"
+
+    def files(self, path: str) -> str:
+        """Return a print of what lies in a folder, or of a file: names and lengths, looked at once."""
+        if ("files", path) not in self.known:
+            root = Path(path)
+            found = sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]
+            said = [[str(p.relative_to(root)), p.stat().st_size] for p in found]
+            self.known["files", path] = digest(said)
+        return self.known["files", path]
 
 
 def phase_of(metric: str) -> Phase:
@@ -118,7 +150,7 @@ def make_plan(
             names = tuple(m for m in item.metrics if phase_of(m) == phase and (case.id, m) not in claimed)
             claimed.update((case.id, m) for m in names)
             undecided += len(names)
-            now = prints.of(item.case, phase, item.baseline)
+            now = prints.of(item.case, phase, item.baseline, item.assignment)
             verdicts = {m: True if fresh else to_run(store, case, m, now, retry, item.limits) for m in names}
             wanted[phase] = tuple(m for m, verdict in verdicts.items() if verdict)
             reasons += [v for v in verdicts.values() if isinstance(v, str)]

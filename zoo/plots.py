@@ -1,50 +1,63 @@
-"""Records to scaling plots: a metric against the input size on two log axes, one line a model, ready for print."""
+"""Records to pictures: a suite's plots by their kind; the first, scaling, is a metric against the size, log-log."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo import bars, roof, scatter
 from zoo.errors import BadRecords
+from zoo.labels import spread
 from zoo.metrics import CONVENTIONS, METRICS
 from zoo.record import Value
+from zoo.rows import Row, check_column, check_machines, distinguishing, listed, select, sort_rows
+from zoo.schema import BreakdownSpec, ParetoSpec, Picture, PlotSpec, RooflineSpec
 from zoo.spec import Size
-from zoo.tables import (
-    STALE,
-    Row,
-    Scale,
-    axis_text,
-    check_column,
-    check_machines,
-    clean,
-    constant_axes,
-    distinguishing,
-    fitting_scale,
-    listed,
-    metric_title,
-    scales_of,
-    select,
-    sort_rows,
-    value_text,
+from zoo.style import (
+    HEIGHT,
+    INK,
+    WIDTH,
+    Axis,
+    axis_title,
+    check_known,
+    heading,
+    label_of,
+    log_ticks,
+    looks,
+    omission_texts,
+    padded,
+    save,
+    shared_text,
+    status_text,
+    styled,
 )
+from zoo.tables import STALE
+from zoo.units import Scale, clean, fitting_scale, scales_of, value_text
 
 if TYPE_CHECKING:
     import altair as alt
 
-    from zoo.suite import PlotSpec
+__all__ = ["plot", "save", "scaling"]
 
-WIDTH, HEIGHT = 420, 300
-FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
-INK, GREY = "#222222", "#dddddd"
-# Okabe and Ito's palette without yellow, which is lost on white paper; it is told apart by colour-blind readers.
-OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-SHAPES = ("circle", "square", "diamond", "cross", "triangle-down", "triangle-left", "triangle-right")
-DASHES = ([1, 0], [6, 3], [2, 2])
 AXIS_TITLES = {"px": "Resolution (pixels)", "tok": "Sequence length (tokens)"}
 LABEL_GAP, TICK_GAP, FAILED_GAP = 15, 34, 13
+
+
+def plot(spec: Picture, found: Sequence[Row]) -> alt.LayerChart:
+    """Return the chart that a suite asks for, from all of its rows. BadRecords when they cannot be drawn so."""
+    if isinstance(spec, ParetoSpec):
+        return scatter.pareto(spec, found)
+    if isinstance(spec, BreakdownSpec):
+        return bars.breakdown(spec, found)
+    if isinstance(spec, RooflineSpec):
+        return roof.roofline(spec, found)
+    assert isinstance(spec, PlotSpec)
+    return scaling(spec, found)
+
+
+# -- scaling -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -70,21 +83,7 @@ class Series:
     dash: list[int]
 
 
-@dataclass(frozen=True)
-class Axis:
-    """A log axis: its domain, the ticks that carry a label, and its length in pixels."""
-
-    low: float
-    high: float
-    ticks: tuple[float, ...]
-    length: int
-
-    def pixel(self, value: float) -> float:
-        """Return how far from the low end a value lies, in pixels."""
-        return self.length * math.log(value / self.low) / math.log(self.high / self.low)
-
-
-def plot(spec: PlotSpec, found: Sequence[Row]) -> alt.LayerChart:
+def scaling(spec: PlotSpec, found: Sequence[Row]) -> alt.LayerChart:
     """Return a log-log chart of the metric ``spec.y`` over the size, with a line for each model.
 
     Where other axes vary too, each combination has a line of its own that its label names. A size that failed is a
@@ -94,22 +93,15 @@ def plot(spec: PlotSpec, found: Sequence[Row]) -> alt.LayerChart:
     what = f"the plot {spec.name!r}"
     if spec.x != "size":
         raise BadRecords(f"{what}: x is {spec.x!r}; only 'size' can be drawn along x")
+    check_known([spec.y], found, what)
     chosen = select(found, spec.where, [spec.y], ["model", "size"], what)
     unit = size_unit(chosen, what)
     check_column(spec.y, chosen)
     check_machines(row.values[spec.y] for row in chosen)
     scale = plot_scale(spec.y, chosen, what)
     lines = series_of(spec.y, chosen, scale, found)
-    return draw(lines, heading(spec.title, spec.y, chosen, lines), AXIS_TITLES[unit], y_title(spec.y, scale))
-
-
-def save(chart: alt.LayerChart, stem: Path) -> list[Path]:
-    """Write a chart as ``<stem>.svg`` and ``<stem>.png`` (two pixels a point), and return the two paths."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    files = [stem.with_name(f"{stem.name}.{kind}") for kind in ("svg", "png")]
-    for file in files:
-        chart.save(str(file), scale_factor=2 if file.suffix == ".png" else 1)
-    return files
+    title = heading(spec.title, said(spec.y, chosen, lines))
+    return draw(lines, title, AXIS_TITLES[unit], axis_title(spec.y, scale))
 
 
 # -- records to lines ----------------------------------------------------------------------------------------
@@ -145,30 +137,15 @@ def plot_scale(name: str, chosen: Sequence[Row], what: str) -> Scale:
 
 def series_of(name: str, chosen: Sequence[Row], scale: Scale, found: Sequence[Row]) -> list[Series]:
     """Return the lines of the chosen rows, sorted by name; ``found`` are all rows, which colours are given out over."""
-    axes = ["model", *distinguishing(chosen, ["model", "size"])]
+    axes = distinguishing(chosen, ["model", "size"])
     grouped: dict[str, list[Point]] = {}
-    for row in sort_rows(chosen, [*axes, "size"]):
-        label = ", ".join([row.case.model, *(f"{a} {axis_text(a, row.axis(a))}" for a in axes[1:])])
-        grouped.setdefault(clean(label), []).append(point_of(row, name, scale))
-    places = places_of(sorted(grouped), sorted({clean(row.case.model) for row in found}))
+    for row in sort_rows(chosen, ["model", *axes, "size"]):
+        grouped.setdefault(label_of(row, axes), []).append(point_of(row, name, scale))
     lines = []
-    for label, n in places.items():
+    for label, own in looks(sorted(grouped), (row.case.model for row in found)).items():
         points = tuple(sorted(grouped[label], key=lambda p: p.x))
-        around, colour = divmod(n, len(OKABE_ITO))
-        shape, dash = SHAPES[(n + around) % len(SHAPES)], DASHES[around % len(DASHES)]
-        lines.append(Series(label, points, OKABE_ITO[colour], shape, list(dash)))
+        lines.append(Series(label, points, own.colour, own.shape, list(own.dash)))
     return lines
-
-
-def places_of(labels: Sequence[str], models: Sequence[str]) -> dict[str, int]:
-    """Return the place of each line in the palette: its model's among all models, so that plots of one suite agree.
-
-    Where that gives two lines one colour, or a model has several lines, the place among the lines of this plot.
-    """
-    places = {label: models.index(label) for label in labels if label in models}
-    if len({n % len(OKABE_ITO) for n in places.values()}) == len(labels):
-        return places
-    return {label: n for n, label in enumerate(labels)}
 
 
 def point_of(row: Row, name: str, scale: Scale) -> Point:
@@ -180,53 +157,25 @@ def point_of(row: Row, name: str, scale: Scale) -> Point:
     return Point(Size.parse(row.case.size).values[0], y, low, high, value, row.values[name].stale)
 
 
-def y_title(name: str, scale: Scale) -> str:
-    """Return a metric's title with the unit."""
-    return f"{metric_title(name)} ({scale.label})" if scale.label else metric_title(name)
-
-
-def heading(title: str, name: str, chosen: Sequence[Row], lines: Sequence[Series]) -> Any:
-    """Return the title, and below it what holds for all lines and what the marks mean."""
-    import altair as alt
-
-    machines = sorted({row.machine for row in chosen if row.machine})
-    shared = [*constant_axes(chosen, ["model", "size"]), *(machines if len(machines) == 1 else [])]
-    convention = next((p.value.convention for line in lines for p in line.points if p.value.convention), "")
-    failed = sorted({p.value.status for line in lines for p in line.points if is_failed(p)})
-    intervals = any(p.low for line in lines for p in line.points)
+def said(name: str, chosen: Sequence[Row], lines: Sequence[Series]) -> list[str]:
+    """Return what holds for all lines and what the marks mean, to be said below the title."""
+    points = [(line.name, point) for line in lines for point in line.points]
+    convention = next((p.value.convention for _, p in points if p.value.convention), "")
+    failed = sorted({p.value.status for _, p in points if is_failed(p)})
     marks = [f"hollow triangle: no value ({', '.join(status_words(lines, s) for s in failed)})"] if failed else []
     what = METRICS[name].interval if name in METRICS else ""
-    marks += ["bars: 95 % interval" + (f" of the {what}" if what else "")] if intervals else []
-    marks += [f"{STALE} earlier source of the plugin"] if any(p.stale for line in lines for p in line.points) else []
-    texts = [
-        clean(text)
-        for text in (" · ".join(shared), CONVENTIONS.get(convention, convention), *omissions(lines), " · ".join(marks))
-        if text
-    ]
-    return alt.TitleParams(clean(title), subtitle=[part for text in texts for part in folded(text, 90)])
-
-
-def omissions(lines: Sequence[Series]) -> list[str]:
-    """Say which operations the counts of a line leave out, where they matter."""
-    texts = []
-    for line in lines:
-        ops = [op for point in line.points for op in point.value.detail.get("uncounted") or [] if op.get("material")]
-        if ops:
-            texts.append(f"not counted for {line.name}: {', '.join(dict.fromkeys(op['name'] for op in ops))}")
-    return texts
+    if any(p.low for _, p in points):
+        marks.append("bars: 95 % interval" + (f" of the {what}" if what else ""))
+    marks += [f"{STALE} earlier source of the plugin"] if any(p.stale for _, p in points) else []
+    omitted = omission_texts((name, p.value) for name, p in points)
+    shared = shared_text(chosen, ["model", "size"])
+    return [shared, CONVENTIONS.get(convention, convention), *omitted, " · ".join(marks)]
 
 
 def status_words(lines: Sequence[Series], status: str) -> str:
     """Return the words of a status, as the tables have them."""
     values = [p.value for line in lines for p in line.points if p.value.status == status]
-    return " or ".join(sorted({value_text(v, None, ())[0] for v in values}))
-
-
-def folded(text: str, width: int) -> list[str]:
-    """Break text at spaces into lines of at most ``width`` characters."""
-    import textwrap
-
-    return textwrap.wrap(text, width)
+    return " or ".join(sorted({status_text(v) for v in values}))
 
 
 def is_failed(point: Point) -> bool:
@@ -257,52 +206,6 @@ def y_axis(values: Iterable[float], reserved: int) -> Axis:
     return Axis(low, high, log_ticks(low, high), HEIGHT)
 
 
-def padded(low: float, high: float, length: int, pad: int) -> tuple[float, float]:
-    """Widen a range by ``pad`` pixels at both ends; a range of one value becomes one of a factor of four."""
-    if high / low < 1.02:
-        return low / 2, high * 2
-    more = (high / low) ** (pad / (length - 2 * pad))
-    return low / more, high * more
-
-
-# From fine to coarse: the first digits of the ticks, and at which powers of ten they stand.
-TICKS = (((1, 1.5, 2, 3, 4, 5, 6, 8), 1), ((1, 2, 5), 1), ((1, 3), 1), ((1,), 1), ((1,), 2), ((1,), 3))
-
-
-def log_ticks(low: float, high: float, most: int = 8) -> tuple[float, ...]:
-    """Return round values within a range: as many as fit, coarser the wider the range."""
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    for digits, stride in TICKS:
-        powers = [n for n in range(first, last + 1) if n % stride == 0]
-        ticks = tuple(t for n in powers for d in digits if low <= (t := float(f"{d}e{n}")) <= high)
-        if len(ticks) <= most:
-            break
-    return ticks if len(ticks) >= 3 else even_ticks(low, high)
-
-
-def even_ticks(low: float, high: float) -> tuple[float, ...]:
-    """Return four to eight round values at even steps, for a range within one power of ten."""
-    power = 10.0 ** math.floor(math.log10((high - low) / 4))
-    step = next(m * power for m in (1, 2, 5, 10) if (high - low) / (m * power) < 8)
-    return tuple(round(n * step, 12) for n in range(math.ceil(low / step), math.floor(high / step) + 1))
-
-
-def spread(wanted: Sequence[float], gap: float) -> list[float]:
-    """Return positions as near to the wanted ones as a ``gap`` between neighbours allows, in the same order."""
-    order = sorted(range(len(wanted)), key=lambda n: wanted[n])
-    blocks: list[tuple[float, list[int]]] = []
-    for n in order:
-        blocks.append((wanted[n], [n]))
-        while len(blocks) > 1 and blocks[-1][0] - blocks[-2][0] < gap * (len(blocks[-1][1]) + len(blocks[-2][1])) / 2:
-            (a, left), (b, right) = blocks[-2:]
-            blocks[-2:] = [((a * len(left) + b * len(right)) / (len(left) + len(right)), left + right)]
-    placed = [0.0] * len(wanted)
-    for centre, members in blocks:
-        for place, n in enumerate(members):
-            placed[n] = centre + gap * (place - (len(members) - 1) / 2)
-    return placed
-
-
 # -- drawing -------------------------------------------------------------------------------------------------
 
 
@@ -325,10 +228,10 @@ def value_layers(lines: Sequence[Series], x: Axis, y: Axis, x_title: str, y_titl
     """Return the layers of a line each, its intervals and its points; the first one carries the axes."""
     import altair as alt
 
-    across = alt.X("x:Q", scale=x_scale(x), title=x_title, axis=alt.Axis(values=list(x.ticks), format="d", grid=False))
+    across = alt.X("x:Q", scale=x.scale, title=x_title, axis=alt.Axis(values=list(x.ticks), format="d", grid=False))
     up = alt.Y(
         "y:Q",
-        scale=alt.Scale(type="log", domain=[y.low, y.high], nice=False),
+        scale=y.scale,
         title=y_title,
         axis=alt.Axis(values=list(y.ticks), format="~f"),
     )
@@ -362,12 +265,6 @@ def datum(line: Series, point: Point) -> dict[str, Any]:
     return data | about
 
 
-def x_scale(axis: Axis) -> Any:
-    import altair as alt
-
-    return alt.Scale(type="log", domain=[axis.low, axis.high], nice=False)
-
-
 def failed_layers(lines: Sequence[Series], x: Axis) -> list[Any]:
     """Return hollow triangles along the top for the sizes that gave no value, one below the other at one size."""
     import altair as alt
@@ -381,7 +278,7 @@ def failed_layers(lines: Sequence[Series], x: Axis) -> list[Any]:
             layers.append(
                 alt.Chart(alt.Data(values=[datum(line, point)]))
                 .mark_point(color=line.colour, shape="triangle-up", filled=False, size=70, strokeWidth=1.8, opacity=1)
-                .encode(x=alt.X("x:Q", scale=x_scale(x)), y=alt.value(9 + FAILED_GAP * row), tooltip=TOOLTIP)
+                .encode(x=alt.X("x:Q", scale=x.scale), y=alt.value(9 + FAILED_GAP * row), tooltip=TOOLTIP)
             )
     return layers
 
@@ -405,35 +302,3 @@ def name_layers(lines: Sequence[Series], y: Axis) -> list[Any]:
         layers.append(mark.encode(x=alt.value(WIDTH + 12), y=alt.value(height)))
         layers.append(text.encode(x=alt.value(WIDTH + 21), y=alt.value(height)))
     return layers
-
-
-def styled(chart: alt.LayerChart) -> alt.LayerChart:
-    """Return a chart with the fonts, inks and margins of a printed figure."""
-    axis: dict[str, Any] = {
-        "labelFontSize": 12,
-        "titleFontSize": 13,
-        "titleFontWeight": "normal",
-        "titlePadding": 10,
-        "labelColor": INK,
-        "titleColor": INK,
-        "domainColor": INK,
-        "tickColor": INK,
-        "gridColor": GREY,
-        "labelOverlap": False,
-    }
-    heading: dict[str, Any] = {
-        "anchor": "start",
-        "frame": "group",
-        "fontSize": 15,
-        "subtitleFontSize": 11,
-        "subtitleColor": "#555555",
-        "color": INK,
-        "offset": 12,
-        "subtitlePadding": 5,
-    }
-    return (
-        chart.configure(font=FONT, background="white", padding=10)
-        .configure_axis(**axis)
-        .configure_title(**heading)
-        .configure_view(stroke=None)
-    )

@@ -22,7 +22,8 @@ import pluggy
 from zoo import hookspecs, jsonio
 from zoo.errors import BadSpec, ZooError
 from zoo.hookspecs import GROUP, KINDS, RECORD_TYPES
-from zoo.spec import FlopFormula, LayerSpec, ModelSpec, Namespace, TaskSpec, import_module
+from zoo.spec import FlopFormula, LayerSpec, ModelSpec, Namespace, import_module
+from zoo.task import TaskSpec
 
 OWN_DISTRIBUTION = "attention-zoo"
 FILE_PLUGIN_SECONDS = 120

@@ -25,7 +25,9 @@ from zoo.errors import ZooError
 from zoo.jsonio import PACKET, send, to_json
 from zoo.metrics import Phase
 from zoo.record import Status
-from zoo.spec import ModelSpec, TaskSpec
+from zoo.registry import code_of
+from zoo.spec import ModelSpec
+from zoo.task import Assignment
 
 SERVER_SECONDS = 120.0
 PRELOAD_SECONDS = 60.0
@@ -166,7 +168,7 @@ class Pool:
             if base:
                 base.close()
             base = self.bases[threads] = Server.launch(threads)
-        module = str(spec.build).rpartition(":")[0]
+        module = code_of(spec)
         server = self.served.get((threads, module))
         if server is None or not server.is_alive():
             server = self.served[threads, module] = self.preloaded(base, module)
@@ -206,7 +208,7 @@ class Worker:
         self,
         phase: Phase,
         spec: ModelSpec,
-        task: TaskSpec | None,
+        assignment: Assignment | None,
         case: Case,
         memory: int,
         deadline: float,
@@ -217,7 +219,11 @@ class Worker:
 
         ``known`` is what it could not look up by itself: formulas of custom operators, and single-file plugins.
         """
-        records = {"spec": to_json(spec), "task": to_json(task) if task else None, "case": to_json(case)}
+        records = {
+            "spec": to_json(spec),
+            "case": to_json(case),
+            "assignment": to_json(assignment) if assignment else None,
+        }
         self.ask({"do": "prepare", "phase": phase, "memory": memory, "cores": cores, **records, **known}, deadline)
 
     def ask(self, command: dict[str, Any], deadline: float) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import fnmatch
-from collections.abc import Iterator
+import functools
 from dataclasses import dataclass
 
 from zoo.resources import folder
@@ -26,12 +26,14 @@ class Published:
     confidence: str
 
 
-def read() -> Iterator[Published]:
-    """Yield every published number that ships with the zoo."""
+@functools.cache
+def read() -> tuple[Published, ...]:
+    """Return every published number that ships with the zoo."""
+    found = []
     for file in sorted(folder("published").glob("*.csv")):
         with file.open(newline="", encoding="utf-8") as lines:
-            for row in csv.DictReader(lines):
-                yield Published(**row)
+            found += [Published(**row) for row in csv.DictReader(lines)]
+    return tuple(found)
 
 
 def of(system: str, *variants: str) -> list[Published]:

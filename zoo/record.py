@@ -18,6 +18,7 @@ PROTOCOL = 1
 
 Status = Literal["ok", "unsupported", "oom", "timeout", "diverged", "killed", "error"]
 # From harmless to grave: a case has the gravest status of its metrics.
+FAILURES: tuple[Status, ...] = ("error", "killed", "diverged")  # no results, in which a run ends with 1
 STATUSES: tuple[Status, ...] = ("ok", "unsupported", "oom", "timeout", "diverged", "killed", "error")
 
 

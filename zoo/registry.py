@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from zoo import jsonio
@@ -23,9 +24,9 @@ from zoo.spec import (
     Namespace,
     Size,
     SizeRule,
-    TaskSpec,
     resolve,
 )
+from zoo.task import TaskSpec, find_data
 
 Spec = TypeVar("Spec")
 
@@ -107,6 +108,10 @@ class Registry:
         head, slash, _ = name.partition("/")
         return self.namespaces.get(head + slash)
 
+    def has(self, name: str) -> bool:
+        """Tell whether a name is a model's or a layer's, or begins as those of a foreign zoo, which is not asked."""
+        return name in self.models or name in self.layers or self.namespace(name) is not None
+
     def is_layer(self, name: str) -> bool:
         """Tell whether a name is a layer's, and no model's."""
         return name in self.layers and name not in self.models
@@ -140,9 +145,28 @@ class Registry:
         """Return a layer's spec. UnknownName as for a model."""
         return self._find("layer", self.layers, name)
 
-    def task(self, name: str) -> TaskSpec:
-        """Return a task's spec. UnknownName as for a model."""
-        return self._find("task", self.tasks, name)
+    def task(self, name: str, roots: tuple[Path, ...] = ()) -> TaskSpec:
+        """Return a task's spec; one of data that the user has is named ``coco:PATH``, below one of ``roots`` too.
+
+        UnknownName as for a model, ZooError for data that is not there, or a path that is missing or is one too many.
+        """
+        if (name, roots) not in self._tasks_asked_for:
+            self._tasks_asked_for[name, roots] = self._task(name, roots)
+        return self._tasks_asked_for[name, roots]
+
+    @functools.cached_property
+    def _tasks_asked_for(self) -> dict[tuple[str, tuple[Path, ...]], TaskSpec]:
+        """Tasks by name: every model of a suite asks, and to describe data may be to read all of its annotations."""
+        return {}
+
+    def _task(self, name: str, roots: tuple[Path, ...]) -> TaskSpec:
+        known, colon, path = name.partition(":")
+        spec = self._find("task", self.tasks, known)
+        if spec.needs_path and not path:
+            raise ZooError(f"the task {known} is of data that you have; name it {known}:PATH")
+        if colon and not spec.needs_path:
+            raise ZooError(f"the task {known} brings its own data; it takes no path, such as {path!r}")
+        return spec.at(find_data(path, roots)) if path else spec
 
     def _find(self, kind: str, specs: Mapping[str, Spec], name: str) -> Spec:
         if name not in specs:
@@ -258,13 +282,16 @@ def create_layer(name: str, size: str | int | tuple[int, int], width: int, **opt
 LAYER_TOKENS, LAYER_WIDTH = 1024, 256  # where nothing is said
 
 
+BUILD_LAYER = "zoo.registry:build_layer"
+
+
 def layer_model(spec: LayerSpec) -> ModelSpec:
     """Return a layer as a model from features (B, N, C) to features, with C as its option ``width``."""
     step = spec.step(spec.knobs)
     rule = SizeRule(f"{step**2 if spec.grid else step}tok", spec.multiple_of, single=True, square=spec.grid)
     return ModelSpec(
         spec.name,
-        build="zoo.registry:build_layer",
+        build=BUILD_LAYER,
         closed_form="zoo.registry:layer_macs",
         input=InputSpec("features", "sequence_length", params={"width": "width"}),
         sizes=replace(rule, default=f"{rule.nearest(LAYER_TOKENS, spec.knobs)[0]}tok"),
@@ -280,6 +307,12 @@ def layer_model(spec: LayerSpec) -> ModelSpec:
 def build_layer(size: int, layer: str, width: int, **options: Any) -> Any:
     """Build a layer by its name."""
     return create_layer(layer, size, width, **options)
+
+
+def code_of(spec: ModelSpec) -> str:
+    """Return the module that builds a model; of a layer the layer's own, where it is installed."""
+    layer = installed().layers.get(str(spec.knobs.get("layer"))) if spec.build == BUILD_LAYER else None
+    return str(layer.build if layer else spec.build).rpartition(":")[0]
 
 
 def layer_macs(size: int, layer: str, width: int, **options: Any) -> int:

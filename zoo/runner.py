@@ -16,16 +16,19 @@ from typing import Any
 from zoo import environment
 from zoo.comparison import Effort
 from zoo.errors import ZooError
+from zoo.expansion import Choice, Planned, expand
 from zoo.metrics import PHASES
 from zoo.plan import Plan, Prints, Work, make_plan
 from zoo.pool import Pool
 from zoo.progress import Reporter
-from zoo.record import CaseRecord, ComparisonRecord, MachineRecord
+from zoo.record import FAILURES, CaseRecord, ComparisonRecord, MachineRecord
 from zoo.registry import Registry
+from zoo.schema import Group, Limits, Suite
 from zoo.session import Session, now
 from zoo.spec import Scalar
 from zoo.store import Store
-from zoo.suite import Choice, Group, Limits, Planned, Suite, SuiteFile, expand, read_suite
+from zoo.suite import SuiteFile, read_suite
+from zoo.task import TIMM
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Outcome:
     @property
     def failed(self) -> list[CaseRecord]:
         """The records that make the command exit with 1."""
-        return [r for r in self.records if r.status in ("error", "killed", "diverged")]
+        return [r for r in self.records if r.status in FAILURES]
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,10 @@ class Request:
     """What is asked for: a suite (a name, a YAML path, or one that was read), narrowed or changed.
 
     ``models`` and ``metrics`` narrow it, ``axes`` gives axes other values, ``plugins`` are single files that take part,
-    ``retry`` runs again what was out of memory or time, ``fresh`` measures again what is kept. What would not end
-    within ``stop_after`` seconds, were it as long as the longest so far, is left for the next run.
+    ``data`` are folders that tasks look for their data in, ``weights`` the files that models begin from, by name,
+    ``recipe`` what they are trained by instead of the suite's. ``retry`` runs again what was out of memory or time,
+    ``fresh`` measures again what is kept. What would not end within ``stop_after`` seconds, were it as long as the
+    longest so far, is left for the next run.
     """
 
     suite: str | SuiteFile
@@ -58,6 +63,9 @@ class Request:
     axes: Mapping[str, list[Scalar]] = field(default_factory=dict)
     metrics: Sequence[str] = ()
     plugins: Sequence[str] = ()
+    data: Sequence[str] = ()
+    weights: Mapping[str, str] = field(default_factory=dict)
+    recipe: str | None = None
     out: str | Path = "runs"
     retry: bool = False
     fresh: bool = False
@@ -65,7 +73,7 @@ class Request:
 
     def __post_init__(self) -> None:
         """Take one value for a list of one."""
-        for name in ("models", "metrics", "plugins"):
+        for name in ("models", "metrics", "plugins", "data"):
             given = getattr(self, name)
             object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
         axes = {name: list(v) if isinstance(v, list | tuple) else [v] for name, v in self.axes.items()}
@@ -84,9 +92,18 @@ def run_request(request: Request, reporter: Reporter) -> Outcome:
         prints = Prints(registry, store.machine)
         plan = make_plan(file, items, store, prints, request.retry, request.fresh)
         reporter.planned(plan)
+        if request.fresh:
+            forget_trainings(plan, prints, store)
         done = list(execute(plan, prints, store, reporter, request.stop_after))
         left = len(plan.work) - len({id(work) for work, _ in done})
         return Outcome(plan, store.folder, tuple(record for _, record in done), left, tuple(items))
+
+
+def forget_trainings(plan: Plan, prints: Prints, store: Store) -> None:
+    """Take away what is kept of the trainings that a plan holds, so that they begin anew."""
+    for work in plan.work:
+        if work.planned.assignment and work.wanted["task"]:
+            (store.checkpoints / prints.training(work.planned)).unlink(missing_ok=True)
 
 
 def look_ahead(request: Request) -> tuple[Plan, Registry, Store]:
@@ -101,8 +118,28 @@ def prepare(request: Request) -> tuple[SuiteFile, Registry, list[Planned]]:
     file = read_suite(request.suite) if isinstance(request.suite, str) else request.suite
     registry = Registry.load(request.plugins)
     added = tuple(spec.name for plugin in registry.files for spec in plugin.models)
-    choice = Choice(tuple(request.models), request.axes, tuple(request.metrics), added, environment.usable_cores())
+    choice = Choice(
+        tuple(request.models),
+        request.axes,
+        tuple(request.metrics),
+        added,
+        environment.usable_cores(),
+        tuple(map(Path, request.data)),
+        {name: checked_file(path, registry.model(name).name) for name, path in request.weights.items()},
+        request.recipe,
+    )
     return file, registry, expand(file, registry, choice)
+
+
+def checked_file(path: str, model: str) -> str:
+    """Return a path as it is from anywhere; ``timm`` is timm's own of that model. ZooError for a file that is not."""
+    if path == "timm" and model.startswith(TIMM):
+        return model
+    if path.startswith(TIMM):
+        return path
+    if not Path(path).is_file():
+        raise ZooError(f"there is no file of weights {path}; expected a checkpoint, or timm/NAME")
+    return str(Path(path).resolve())
 
 
 def open_store(file: SuiteFile, items: Sequence[Planned], out: Path) -> Store:
@@ -163,7 +200,12 @@ def execute(
     machine = MachineRecord(store.machine, environment.describe(device), now())
     store.append(machine)
     session = Session(
-        prints.registry, prints, on_progress=reporter.progress, environment_id=machine.id, keep=store.append
+        prints.registry,
+        prints,
+        on_progress=reporter.progress,
+        environment_id=machine.id,
+        keep=store.append,
+        folder=store.checkpoints,
     )
     number, began, longest = 1, time.monotonic(), 0.0
     with contextlib.closing(session.pool), contextlib.closing(runs(session, plan.work)) as started:

@@ -18,7 +18,7 @@ from zoo.nvml import Reading, conditions, spoiled
 from zoo.plan import Work
 from zoo.pool import Died, Pool, Worker, family
 from zoo.record import Value
-from zoo.spec import ModelSpec, TaskSpec
+from zoo.spec import ModelSpec
 from zoo.statistics import PERCENTILE_SAMPLES, StoppingRule, is_steady, median_interval, percentile
 
 STATIC_SECONDS = 60.0
@@ -52,7 +52,6 @@ class Member:
 
     work: Work
     spec: ModelSpec
-    task: TaskSpec | None
     limits_memory: int
     known: Mapping[str, Any]
     started: float = field(default_factory=time.monotonic)
@@ -102,7 +101,7 @@ class Member:
             self.worker.prepare(
                 phase,
                 self.spec,
-                self.task,
+                self.work.planned.assignment,
                 self.case,
                 self.limits_memory,
                 self.deadline(phase),
@@ -224,7 +223,7 @@ class Member:
             interval=(min(ends), max(ends)) if ends else None,
             n=timed.n,
             convention=BOUNDED[name],
-            detail={"bound": least, "seconds": seconds[0], "ceilings": bound.detail["ceilings"]},
+            detail={"bound": least, "seconds": seconds[0], **bound.detail},
         )
 
     def with_batch(self, batch_size: int) -> Member:
@@ -240,7 +239,7 @@ class Member:
     def again(self) -> Member:
         """Return the same case, with nothing started and nothing found."""
         kept = {"predicted": self.predicted, "free": self.free}
-        return Member(self.work, self.spec, self.task, self.limits_memory, self.known, **kept)  # type: ignore[arg-type]
+        return Member(self.work, self.spec, self.limits_memory, self.known, **kept)  # type: ignore[arg-type]
 
     def stop(self) -> None:
         """End the worker, if there is one."""

@@ -6,10 +6,11 @@ status. n is the number of tokens that a size becomes.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,64 +20,21 @@ from zoo.case import Case
 from zoo.comparison import Effort
 from zoo.cost import Term
 from zoo.errors import BadSize, BadSpec, ZooError
+from zoo.laws import ARITHMETIC, COUNTS, MEASURED, Curve, Point, terms_of_time, with_count_law, with_law
 from zoo.metrics import METRICS, is_timed
 from zoo.plan import phase_of
 from zoo.progress import Reporter
 from zoo.record import ComparisonRecord, Value
 from zoo.registry import Registry
 from zoo.scaling import Broken, Crossing, Estimate, Law
-from zoo.spec import ModelSpec, Scalar, Size, resolve
-from zoo.store import Store
-from zoo.suite import Limits, Suite, SuiteFile
+from zoo.schema import Limits, Suite
+from zoo.spec import ModelSpec, Scalar, Size
+from zoo.store import Results, Store
+from zoo.suite import SuiteFile
 
-# What a law is fitted to. A rate is fitted as the time that a sample takes.
-COUNTS = ("macs", "flops", "flops_fft", "params", "activations", "peak_memory_predicted")
-MEASURED = ("latency", "throughput", "latency_graph", "peak_memory", "energy")
-# What tells which terms a time may have.
-ARITHMETIC = ("macs", "flops_fft")
-POLYNOMIAL = scaling.terms_of("1 + n + n^2 + n^3")
-FOURIER = scaling.terms_of("1 + n + n log2(n)")
-# A count that is no polynomial (windows are padded) is fitted as times are; a time is never less than linear.
-FALLBACK = scaling.terms_of("1 + n + n^2")
-LINEAR = scaling.terms_of("1 + n")
+# Axes that tell two curves of one model apart, beside its options.
+VARYING = ("batch_size", "dtype", "device", "mode", "threads", "compile", "attention_backend")
 POINTS = 40  # sizes of a range at most
-
-
-@dataclass(frozen=True)
-class Point:
-    """One size of one model: the size as a text, the tokens that it becomes, and what was found there."""
-
-    size: str
-    n: int
-    value: Value
-
-    @property
-    def cost(self) -> float | None:
-        """The value as a cost: of a rate, the time that one sample takes; None where there is none."""
-        found = self.value.value
-        return None if found is None else (1 / found if self.value.unit == "1/s" else float(found))
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A metric of one model over its sizes, and the law that it follows; ``problem`` says why there is none.
-
-    ``left_out`` is how far the law of the other sizes is off at the largest one.
-    """
-
-    model: str
-    metric: str
-    points: tuple[Point, ...]
-    law: Broken | None = None
-    exact: bool = False
-    left_out: float | None = None
-    notes: tuple[str, ...] = ()
-    problem: str = ""
-
-    @property
-    def fitted(self) -> list[Point]:
-        """The points that have a value."""
-        return [point for point in self.points if point.cost is not None]
 
 
 @dataclass(frozen=True)
@@ -192,13 +150,9 @@ def sizes_for(spec: ModelSpec, sizes: Sequence[str], nearest: bool, knobs: Mappi
 
 
 def tokens_of(spec: ModelSpec, case: Case) -> int:
-    """Return the tokens that a case's size becomes; of a pair the source's, and pixels where none are told."""
+    """Return the tokens that a case's size becomes, and its pixels where the model does not tell."""
     size = spec.size(case.size)
-    if spec.input.tokens:
-        found = resolve(str(spec.input.tokens))(size.native, **spec.with_options(case.options))
-        if found is not None:
-            return int(found)
-    return math.prod(size.pair) if size.unit == "px" else size.values[0]
+    return spec.tokens(size, case.options) or math.prod(size.pair)
 
 
 # -- measuring -----------------------------------------------------------------------------------------------
@@ -269,57 +223,62 @@ def curve_of(spec: ModelSpec, cases: Sequence[Case], metric: str, store: Store, 
     return with_count_law(curve) if metric in COUNTS else with_law(curve, terms)
 
 
-# -- laws ----------------------------------------------------------------------------------------------------
+def kept(results: Results, registry: Registry) -> Scaling:
+    """Return what records tell without measuring anything: a curve of each model, its other axes, and metric.
+
+    Axes that vary are in the curve's name. Models, sizes and options that are registered no longer have none.
+    """
+    found: dict[str, dict[str, dict[str, tuple[Case, Value]]]] = {}
+    cases: dict[str, Case] = {}
+    for record in results.records:
+        for metric, value in record.metrics.items():
+            case = replace(record.case, size="")
+            key = f"{case.id} {record.environment}"
+            cases[key] = case
+            found.setdefault(key, {}).setdefault(metric, {})[record.case.size] = (record.case, value)
+    axes = {name for name in VARYING if len({getattr(case, name) for case in cases.values()} - {None}) > 1}
+    machines = {key.rpartition(" ")[2] for key in found if key.rpartition(" ")[2]}
+    curves: list[Curve] = []
+    for key, of_model in found.items():
+        case = cases[key]
+        shared = f"{replace(case.for_phase('static'), size='').id} "
+        counted = found.get(shared, {}) if key != shared else {}
+        parts = [*(f"{k} {v}" for k, v in case.options.items())]
+        parts += [f"{a} {getattr(case, a)}" for a in sorted(axes) if getattr(case, a) is not None]
+        parts += [key.rpartition(" ")[2]] if len(machines) > 1 and key.rpartition(" ")[2] else []
+        name = ", ".join([case.model, *parts])
+        with contextlib.suppress(ZooError):
+            curves += kept_curves(name, of_model, counted, registry)
+    confirmed = [with_comparison(c, results.comparisons) for c in found_crossovers(curves)]
+    return Scaling(tuple(curves), tuple(confirmed), tuple(overtakings(curves)))
 
 
-def terms_of_time(counted: Iterable[Curve]) -> tuple[Term, ...]:
-    """Return the terms that a time may have: a constant, n, and whatever the counted work has."""
-    found = {scaling.growth(term): term for term in LINEAR}
-    for curve in counted:
-        for law in curve.law.laws if curve.law else ():
-            for term, coefficient in zip(law.terms, law.coefficients, strict=True):
-                if coefficient and scaling.growth(term) != (0, 0):
-                    found[scaling.growth(term)] = replace(term, coefficient=1.0)
-    return tuple(found[key] for key in sorted(found))
+def kept_curves(
+    name: str,
+    of_model: Mapping[str, Mapping[str, tuple[Case, Value]]],
+    counted: Mapping[str, Mapping[str, tuple[Case, Value]]],
+    registry: Registry,
+) -> list[Curve]:
+    """Return the curves of one model's records, by metric; ``counted`` are its counts, which say what a time may be."""
+    made: dict[str, Curve] = {}
+    for metric, values in {**counted, **of_model}.items():
+        if metric in (*COUNTS, *MEASURED) and len(values) > 1:
+            points = [
+                Point(size, tokens_of(registry.model(case.model), case), value)
+                for size, (case, value) in values.items()
+            ]
+            made[metric] = Curve(name, metric, tuple(sorted(points, key=lambda p: p.n)))
+    laws = {metric: with_count_law(curve) for metric, curve in made.items() if metric in COUNTS}
+    terms = terms_of_time(laws[metric] for metric in ARITHMETIC if metric in laws)
+    return [laws[m] if m in laws else with_law(curve, terms) for m, curve in made.items() if m in of_model]
 
 
-def with_count_law(curve: Curve) -> Curve:
-    """Return a curve of counts with its exact law, or, where there is none, with the one that is nearest."""
-    known = {point.n: round(point.cost) for point in curve.fitted if point.cost is not None}
-    if len(known) < 2:
-        return replace(curve, problem="fewer than two sizes have a value")
-    if not any(known.values()):
-        return replace(curve, problem="none")
-    sizes, values = list(known), list(known.values())
-    terms = FOURIER if curve.metric == "flops_fft" else POLYNOMIAL
-    for count in range(1, len(terms) + 1):
-        law = scaling.exact(sizes, values, terms[:count])
-        if law:
-            return replace(curve, law=Broken((law,)), exact=True)
-    # Another moment of the call may be the peak of small sizes.
-    for start, count in itertools.product(range(1, len(sizes) - 2), range(1, len(FALLBACK) + 1)):
-        law = scaling.exact(sizes[start:], values[start:], FALLBACK[:count])
-        if law:
-            below = scaling.fit(sizes[:start], values[:start], LINEAR[: min(2, start)])
-            broken = Broken((below, law), ((sizes[start - 1], sizes[start]),))
-            return replace(curve, law=broken, exact=True, notes=("the law is that of the larger sizes",))
-    return with_law(replace(curve, notes=("no polynomial gives these counts exactly",)), FALLBACK)
-
-
-def with_law(curve: Curve, terms: Sequence[Term]) -> Curve:
-    """Return a curve with the law that is fitted to it; sizes at which the host sets the pace are left out."""
-    known, notes = curve.fitted, curve.notes
-    bound = [point for point in known if point.value.detail.get("launch_bound")]
-    if bound:
-        known = [point for point in known if point not in bound]
-        notes = (*notes, f"launch-bound, and not fitted: {', '.join(point.size for point in bound)}")
-    sizes = [float(point.n) for point in known]
-    costs = [point.cost for point in known if point.cost is not None]
-    if len(set(sizes)) < len(terms):
-        what = " + ".join(map(str, terms))
-        return replace(curve, notes=notes, problem=f"{len(set(sizes))} sizes have a value; the law {what} needs more")
-    law = scaling.fit_broken(sizes, costs, terms)
-    return replace(curve, law=law, left_out=scaling.left_out(sizes, costs, terms), notes=notes)
+def with_comparison(one: Crossover, comparisons: Sequence[ComparisonRecord]) -> Crossover:
+    """Return a crossover with the newest comparison of its two models near it, if there is one."""
+    for found in reversed(comparisons):
+        if (found.a.model, found.b.model, found.metric) == (one.first, one.second, one.metric):
+            return replace(one, at=found.a.size, measured=found)
+    return one
 
 
 # -- crossovers ----------------------------------------------------------------------------------------------

@@ -107,10 +107,19 @@ class Law:
         return " + ".join(parts) or "0"
 
     def exponent(self, size: float) -> Estimate:
-        """Return the local exponent at a size: the slope of the law's logarithm by the logarithm of n."""
+        """Return the local exponent at a size: the slope of the law's logarithm by the logarithm of n.
+
+        It lies between the exponents of the law's terms, for none of them is negative, and so does its interval.
+        """
         value, slope = values_at(self.terms, [size])[0], slopes_at(self.terms, [size])[0]
         found = np.array(self.coefficients)
-        return self.ratio(slope, value, float(slope @ found / (value @ found)))
+        estimate = self.ratio(slope, value, float(slope @ found / (value @ found)))
+        if estimate.interval is None:
+            return estimate
+        least, most = float((slope / value).min()), float((slope / value).max())
+        low, high = (least if estimate.interval[0] is None else estimate.interval[0],
+                     most if estimate.interval[1] is None else estimate.interval[1])  # fmt: skip
+        return Estimate(estimate.value, (max(low, least), min(high, most)))
 
     def coefficient(self, index: int) -> Estimate:
         """Return a term's coefficient."""
@@ -218,10 +227,8 @@ def exact(sizes: Sequence[int], values: Sequence[int], terms: Sequence[Term]) ->
         there = (np.abs(table * found / scale) / np.asarray(values, dtype=float)[:, None]).max(axis=0) > 1e-6
         law = sized(terms, [tidy(c) if t else 0.0 for c, t in zip(found / scale, there, strict=True)], sizes, values)
         return law if all(math.isclose(law(n), v, rel_tol=1e-6) for n, v in zip(sizes, values, strict=True)) else None
-    powers = [growth(term)[0] for term in terms]
-    points = list(dict(zip(sizes, values, strict=True)).items())
-    solved = solve([[Fraction(n) ** p for p in powers] for n, _ in points[: len(terms)]], [v for _, v in points])
-    if any(sum(c * n**p for c, p in zip(solved, powers, strict=True)) != v for n, v in zip(sizes, values, strict=True)):
+    solved = solve([[Fraction(n) ** growth(term)[0] for term in terms] for n in sizes], values)
+    if solved is None:
         return None
     return sized(terms, [float(c) for c in solved], sizes, values)
 
@@ -238,18 +245,20 @@ def tidy(number: float) -> float:
     return float(near) if math.isclose(float(near), number, rel_tol=1e-6) or abs(number) < 1e-9 else number
 
 
-def solve(table: list[list[Fraction]], values: Sequence[int]) -> list[Fraction]:
-    """Return the solution of as many equations as unknowns, by elimination in fractions."""
-    size = len(table)
-    rows = [[*row, Fraction(value)] for row, value in zip(table, values, strict=False)]
-    for i in range(size):
-        pivot = next(r for r in range(i, size) if rows[r][i])
-        rows[i], rows[pivot] = rows[pivot], rows[i]
-        rows[i] = [cell / rows[i][i] for cell in rows[i]]
-        for r in range(size):
-            if r != i and rows[r][i]:
-                rows[r] = [a - rows[r][i] * b for a, b in zip(rows[r], rows[i], strict=True)]
-    return [row[-1] for row in rows]
+def solve(table: Sequence[Sequence[Fraction]], values: Sequence[int]) -> list[Fraction] | None:
+    """Return the one solution of more equations than unknowns, in fractions; None where there is none, or several."""
+    rows = [[*row, Fraction(value)] for row, value in zip(table, values, strict=True)]
+    unknowns = len(table[0])
+    for column in range(unknowns):
+        at = next((r for r in range(column, len(rows)) if rows[r][column]), None)
+        if at is None:
+            return None
+        rows[column], rows[at] = rows[at], rows[column]
+        pivot = rows[column] = [cell / rows[column][column] for cell in rows[column]]
+        for r, row in enumerate(rows):
+            if r != column and row[column]:
+                rows[r] = [a - row[column] * b if b else a for a, b in zip(row, pivot, strict=True)]
+    return None if any(row[-1] for row in rows[unknowns:]) else [row[-1] for row in rows[:unknowns]]
 
 
 # -- breaks --------------------------------------------------------------------------------------------------

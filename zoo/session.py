@@ -10,12 +10,14 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from zoo import environment, jsonio
 from zoo.case import Case
 from zoo.comparison import Contest, Effort, Failed, comparison_record, contest, ratio_value
 from zoo.conditions import Watch, worst_of
+from zoo.expansion import Planned
 from zoo.metrics import METRICS, PHASES, Phase, follows
 from zoo.metrics.batch import knee_of, least_batch, open_end, probe_knee
 from zoo.nvml import Gpu
@@ -24,8 +26,8 @@ from zoo.pool import Died, Pool, Worker
 from zoo.record import CaseRecord, ComparisonRecord, Value
 from zoo.registry import Registry
 from zoo.sampling import CALLED, STATIC_SECONDS, Member, sample, share_cores
+from zoo.schema import Limits
 from zoo.spec import ModelSpec
-from zoo.suite import Limits, Planned
 
 MEMORY_SHARE = 0.9
 PREDICTED = "peak_memory_predicted"
@@ -90,6 +92,7 @@ class Session:
     environment_id: str = ""
     room: dict[str, Any] = field(default_factory=dict)
     keep: Callable[[ComparisonRecord], None] = lambda record: None
+    folder: Path | None = None
     measured_ceilings: dict[tuple[str, str, int], dict[str, float]] = field(default_factory=dict)
 
     def run_block(self, works: Sequence[Work]) -> Iterator[tuple[Work, CaseRecord]]:
@@ -120,9 +123,8 @@ class Session:
     def member(self, work: Work) -> Member:
         """Look up what a case needs."""
         case = work.planned.case
-        task = self.registry.task(case.task) if case.task else None
         allowed, free = (allowed_memory(limits, case.device) for limits in (work.planned.limits, Limits()))
-        return Member(work, self.registry.model(case.model), task, allowed, self.registry.for_workers, free=free)
+        return Member(work, self.registry.model(case.model), allowed, self.registry.for_workers, free=free)
 
     def may_run(self, member: Member, phase: Phase) -> bool:
         """Tell whether a phase is wanted and possible; what is not possible is kept as a status."""
@@ -354,7 +356,9 @@ class Session:
             return
         assert member.worker is not None
         try:
-            reply = member.worker.ask({"do": "measure", "metric": metric}, member.deadline(phase))
+            kept = self.folder / self.prints.training(member.work.planned) if phase == "task" and self.folder else None
+            given = {"checkpoint": str(kept)} if kept else {}
+            reply = member.worker.ask({"do": "measure", "metric": metric, "given": given}, member.deadline(phase))
             values = {name: jsonio.from_json(Value, data) for name, data in reply["values"].items()}
         except Died as died:
             # What does not compile would run eagerly, under the name of what is compiled.
@@ -376,10 +380,10 @@ class Session:
 
     def record(self, member: Member, phase: Phase, seconds: float) -> CaseRecord:
         """Return the record of one phase of a case, which took ``seconds``."""
-        static = phase == "static"
+        static, planned = phase == "static", member.work.planned
         return CaseRecord(
             case=member.case.for_phase(phase),
-            fingerprint=self.prints.of(member.case, phase, member.work.planned.baseline),
+            fingerprint=self.prints.of(member.case, phase, planned.baseline, planned.assignment),
             metrics={m: member.found[phase][m] for m in member.work.wanted[phase] if m in member.found[phase]},
             plugin=self.registry.owners["model", member.case.model].name,
             environment="" if static else self.environment_id,

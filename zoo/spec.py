@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from zoo.cost import Cost
 from zoo.errors import BadSize, BadSpec
+from zoo.recipe import Recipe
 
 Scalar = str | int | float | bool | None
 ImportString = str | Callable[..., Any]
@@ -28,6 +29,7 @@ API = 1
 # The axes that every case has: no option may be called like one of them.
 CASE_AXES = (
     *("model", "size", "batch_size", "dtype", "device", "mode", "threads", "task", "recipe", "seed", "weights"),
+    "test_size",
     *("compile", "attention_backend", "machine", "options"),
 )
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*(/[A-Za-z0-9][A-Za-z0-9_.\-]*)?")
@@ -289,7 +291,8 @@ class ModelSpec:
     ``build(size, **options)`` returns an ``nn.Module``; ``size`` is an int, or a pair as :attr:`Size.native` says.
     ``options`` are its knobs with their defaults, each also an axis of a suite; left out, they are read off
     the signature of ``build``. ``adapters`` maps a kind of task (``"classification"``) to the class that trains and
-    predicts with this model. ``closed_form(size, **options)`` returns the MACs of one sample, worked out by hand.
+    predicts with this model; ``recipes`` are how its authors train it, for a kind of task each. ``closed_form(size,
+    **options)`` returns the MACs of one sample, worked out by hand.
     ``published`` is (system, glob of its variants, ...) in ``results/published``; ``notes`` is what a reader of a table
     must know.
 
@@ -307,6 +310,7 @@ class ModelSpec:
     family: str = ""
     options: Mapping[str, Scalar] | None = None
     adapters: Mapping[str, ImportString] = field(default_factory=dict)
+    recipes: tuple[Recipe, ...] = ()
     closed_form: ImportString = ""
     weights: tuple[WeightSpec, ...] = ()
     paper: str = ""
@@ -359,6 +363,14 @@ class ModelSpec:
     def with_options(self, options: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """Return all options, given ones over defaults. BadSpec for one that the model does not have."""
         return merge_options(f"model {self.name}", self.knobs, options)
+
+    def tokens(self, size: Size, options: Mapping[str, Scalar]) -> int | None:
+        """Return how many tokens a size becomes, of a pair the source; None where the spec does not tell."""
+        if self.input.tokens:
+            found = resolve(str(self.input.tokens))(size.native, **self.with_options(options))
+            if found is not None:
+                return int(found)
+        return size.values[0] if size.unit == "tok" else None
 
     def input_params(self, options: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """Return what the maker of inputs is given: a text that names an option stands for the option's value."""
@@ -433,7 +445,7 @@ def image_classifier(
     return {
         "input": InputSpec("image", "resolution", tokens=tokens, params={"channels": 3}),
         "sizes": SizeRule(str(Size.parse(default, "px")), multiple_of, minimum, rebuilds=rebuilds),
-        "adapters": {"classification": "zoo.train:Classifier"},
+        "adapters": {"classification": "zoo.adapters:Classifier"},
         "output": {"": "batch num_classes"},
     }
 
@@ -620,7 +632,7 @@ class Namespace:
         return f"{self.prefix}*"
 
 
-# -- metrics and tasks ---------------------------------------------------------------------------------------
+# -- metrics ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -631,56 +643,6 @@ class Metric:
     unit: str = "1"
     higher_is_better: bool = False
     interval: str = ""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a model is trained on a task: AdamW with linear warm-up and cosine decay, for a fixed number of steps."""
-
-    name: str
-    steps: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float = 0.05
-    warmup_steps: int = 0
-    label_smoothing: float = 0.0
-
-
-@dataclass(frozen=True)
-class TaskSpec:
-    """A task: its data, the options it sets in a model, its metrics, and recipes (the first is the default).
-
-    ``kind`` picks the adapter of a model. ``data(split)`` with split ``"train"`` or ``"test"`` returns a sequence of
-    ``(input, target)``. ``evaluate(predictions, targets)`` returns ``{metric: (value, low, high, n)}``.
-    """
-
-    name: str
-    kind: str
-    data: ImportString
-    evaluate: ImportString
-    metrics: tuple[Metric, ...]
-    recipes: tuple[Recipe, ...]
-    model_options: Mapping[str, Scalar] = field(default_factory=dict)
-    description: str = ""
-    source: str = ""
-    licence: str = ""
-    api: int = API
-
-    def __post_init__(self) -> None:
-        """Refuse what breaks the contract."""
-        check_name("task", self.name)
-        if not self.metrics or not self.recipes:
-            raise BadSpec(f"task {self.name} needs at least one metric and one recipe")
-        object.__setattr__(self, "data", import_string(self.data))
-        object.__setattr__(self, "evaluate", import_string(self.evaluate))
-
-    def recipe(self, name: str | None) -> Recipe:
-        """Return a recipe by name, None is the first. BadSpec when there is none of that name."""
-        for recipe in self.recipes:
-            if name in (None, recipe.name):
-                return recipe
-        known = ", ".join(r.name for r in self.recipes)
-        raise BadSpec(f"task {self.name} has no recipe {name!r}; its recipes: {known}")
 
 
 def check_api(kind: str, name: str, api: int) -> None:

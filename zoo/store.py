@@ -124,6 +124,11 @@ class Store:
         """The two files: what needs no machine, and the rest."""
         return self.folder / STATIC, self.folder / self.machine / RECORDS
 
+    @property
+    def checkpoints(self) -> Path:
+        """Where trainings are kept, for all suites: their names tell all that they depend on."""
+        return self.folder.parent / "checkpoints"
+
     def __enter__(self) -> Store:
         """Lock the folder against a second run, cut off a torn last line, and read what is there."""
         self.files[1].parent.mkdir(parents=True, exist_ok=True)

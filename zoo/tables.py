@@ -1,438 +1,46 @@
-"""Records to comparison tables: one row a case and machine, each number with its interval, status and source.
-
-``rows`` merges records, ``make_table`` decides what may stand side by side, ``render`` prints.
-"""
+"""Rows to comparison tables: what may stand side by side, which cells are marked, and what is said below."""
 
 from __future__ import annotations
 
-import csv
-import fnmatch
-import html
-import io
 import math
-import re
-import shutil
-import statistics
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from zoo.case import MODES, Case
 from zoo.conditions import MUCH_BUSY, MUCH_STEAL
 from zoo.errors import BadRecords
 from zoo.metrics import BETWEEN, CONVENTIONS, CONVERTIBLE, METRICS, follows, is_timed
-from zoo.record import CaseRecord, MachineRecord, Value, gravest
+from zoo.pareto import front, higher_is_better
+from zoo.record import MachineRecord, Value
+from zoo.rows import (
+    AXES,
+    CASE_AXES,
+    MISSING,
+    Entry,
+    Row,
+    axes_of,
+    axis_text,
+    check_column,
+    check_machines,
+    constant_axes,
+    distinguishing,
+    listed,
+    meaningless,
+    same,
+    select,
+    sort_rows,
+)
+from zoo.seeds import over_seeds, seed_lines
 from zoo.spec import Scalar, Size
+from zoo.units import SCALES, Scale, clean, common_scale, number_text, scales_of, value_text
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from zoo.schema import TableSpec
 
-    from zoo.store import Results
-    from zoo.suite import TableSpec
-
-Format = Literal["terminal", "markdown", "latex", "csv", "html"]
-
-CASE_AXES = tuple(f.name for f in fields(Case) if f.name != "options")
-AXES = (*CASE_AXES, "machine")
-# Axes that None takes the meaning from (a count of MACs has no device); elsewhere None is a choice (no weights loaded).
-MEANINGLESS_WHEN_NONE = ("device", "mode", "threads", "task", "recipe", "seed", "machine")
-MISSING = "–"
 STALE = "†"
-STATUS_WORDS = {"oom": "OOM", "timeout": "time-out"}
-# What makes two environments two machines, and what makes them two set-ups of one machine.
-HARDWARE = ("cpu", "cores", "gpu")
+Marks = tuple[str, str]
+# What makes two environments two set-ups of one machine.
 SOFTWARE = ("torch", "torchvision", "timm", "python")
-
-
-# -- rows ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One value with the record that it came from. ``order`` counts records as they were written.
-
-    ``stale`` says that the newest value of the same model was taken with another source of its plugin, or protocol.
-    """
-
-    value: Value
-    case: Case
-    time: str
-    fingerprint: dict[str, str]
-    environment: str
-    machine: MachineRecord | None
-    order: int
-    conditions: Mapping[str, Any] = field(default_factory=dict)
-    stale: bool = False
-
-
-@dataclass(frozen=True)
-class Row:
-    """The newest values of one case on one machine (a slug, empty for what needs no machine), by metric."""
-
-    case: Case
-    machine: str
-    values: dict[str, Entry]
-
-    def axis(self, name: str) -> Scalar:
-        """Return the value of an axis or option; None where it has no meaning, or the option has its default."""
-        if name == "machine":
-            return self.machine or None
-        if name in CASE_AXES:
-            found: Scalar = getattr(self.case, name)
-            return found
-        return self.case.options.get(name)
-
-    @property
-    def name(self) -> str:
-        """Model, size and machine: what an error message calls the row."""
-        return " ".join(filter(None, [self.case.model, self.case.size, self.machine]))
-
-
-def rows(results: Results) -> list[Row]:
-    """Return one row per case and machine, in the order written.
-
-    A case that another one reduces to (``for_phase``: the counts of a timed case, the cost of a trained one) is no row
-    of its own: its values join every row of the larger case.
-    """
-    found: dict[str, dict[str, tuple[Case, dict[str, Entry]]]] = {}
-    for order, record in enumerate(results.records):
-        slug = slug_of(record, results.machines)
-        _, values = found.setdefault(slug, {}).setdefault(record.case.id, (record.case, {}))
-        values.update(entries(record, results.machines, order))
-    shared = found.get("", {})
-    reduced = {slug: {r for case, _ in cases.values() for r in reductions(case)} for slug, cases in found.items()}
-    anywhere = set().union(*reduced.values())
-    leaves = []
-    for slug, cases in found.items():
-        for key, (case, own) in cases.items():
-            if key in (reduced[slug] if slug else anywhere):
-                continue
-            parts = [own, *(g[r][1] for r in reductions(case) for g in (cases, shared) if r in g)]
-            leaves.append(Row(case, slug, merged(parts)))
-    return mark_stale(sorted(leaves, key=lambda row: min((e.order for e in row.values.values()), default=0)))
-
-
-def slug_of(record: CaseRecord, machines: Mapping[str, MachineRecord]) -> str:
-    """Return the machine's slug; the bare id when its record is missing, empty for what needs no machine."""
-    return machines[record.environment].slug if record.environment in machines else record.environment
-
-
-def entries(record: CaseRecord, machines: Mapping[str, MachineRecord], order: int) -> dict[str, Entry]:
-    """Return the values of a record, each with where it came from."""
-    machine = machines.get(record.environment)
-    return {
-        name: Entry(
-            value, record.case, record.time, record.fingerprint, record.environment, machine, order, record.conditions
-        )
-        for name, value in record.metrics.items()
-    }
-
-
-def reductions(case: Case) -> list[str]:
-    """Return the ids of the smaller cases under which some of a case's metrics are kept."""
-    ids = [case.for_phase(phase).id for phase in ("speed", "static")]
-    return [i for i in dict.fromkeys(ids) if i != case.id]
-
-
-def merged(parts: Iterable[Mapping[str, Entry]]) -> dict[str, Entry]:
-    """Return the newest entry of every metric."""
-    newest: dict[str, Entry] = {}
-    for part in parts:
-        for name, entry in part.items():
-            if name not in newest or entry.order > newest[name].order:
-                newest[name] = entry
-    return newest
-
-
-def mark_stale(found: list[Row]) -> list[Row]:
-    """Mark the values that were taken with another source or protocol than the newest value of their model."""
-    newest: dict[str, Entry] = {}
-    for row in found:
-        for entry in row.values.values():
-            best = newest.setdefault(row.case.model, entry)
-            if (entry.time, entry.order) > (best.time, best.order):
-                newest[row.case.model] = entry
-
-    def outdated(entry: Entry, model: str) -> bool:
-        old, new = entry.fingerprint, newest[model].fingerprint
-        return any(key in old and key in new and old[key] != new[key] for key in ("plugin", "protocol"))
-
-    return [
-        replace(row, values={m: replace(e, stale=outdated(e, row.case.model)) for m, e in row.values.items()})
-        for row in found
-    ]
-
-
-# -- which rows ----------------------------------------------------------------------------------------------
-
-
-def select(
-    found: Sequence[Row],
-    where: Mapping[str, Scalar | list[Scalar]],
-    metrics: Sequence[str],
-    shown: Sequence[str],
-    what: str,
-) -> list[Row]:
-    """Return the rows of a table or plot: those that fit ``where`` and have one of ``metrics``, each once.
-
-    Axes that none of these metrics depends on are emptied, unless they are ``shown``, so that three seeds of one
-    training do not print the same latency three times. BadRecords when nothing is left, or for an unknown axis.
-    """
-    known = axes_of(found)
-    for name in where:
-        if name not in known:
-            raise BadRecords(f"{what}: where: {name!r} is no axis of these records; their axes: {', '.join(known)}")
-    fitting = [row for row in found if all(fits(row, name, wanted) for name, wanted in where.items())]
-    if not fitting:
-        condition = ", ".join(f"{k}={v}" for k, v in where.items()) or "no condition"
-        raise BadRecords(f"{what}: none of the {len(found)} rows of these records fits where: {condition}")
-    having = [row for row in fitting if not metrics or any(m in row.values for m in metrics)]
-    if not having:
-        raise BadRecords(f"{what}: no record has any of {', '.join(metrics)}")
-    return collapse(having, metrics, shown) if metrics else having
-
-
-def axes_of(found: Sequence[Row]) -> list[str]:
-    """Return the names of all axes: the fixed ones, and every option that a row sets."""
-    return [*AXES, *sorted({name for row in found for name in row.case.options})]
-
-
-def fits(row: Row, name: str, wanted: Scalar | list[Scalar]) -> bool:
-    """Tell whether an axis has the wanted value, or one of them. ``default`` stands for an option left alone."""
-    actual = row.axis(name)
-    return any(same(name, actual, w) for w in (wanted if isinstance(wanted, list) else [wanted]))
-
-
-def same(name: str, actual: Scalar, wanted: Scalar) -> bool:
-    if name == "model":
-        return fnmatch.fnmatchcase(str(actual), str(wanted))
-    if name == "size":
-        return str(actual) in {str(wanted), f"{wanted}px", f"{wanted}tok"}
-    if name not in AXES and actual is None:
-        return wanted in (None, "default")
-    return actual == wanted or str(actual) == str(wanted)
-
-
-def collapse(found: Sequence[Row], metrics: Sequence[str], shown: Sequence[str]) -> list[Row]:
-    """Empty the axes that no value of ``metrics`` depends on, and join the rows that become the same."""
-    phases = {phase_of(row, entry) for row in found for m, entry in row.values.items() if m in metrics}
-    phase = max(phases, key=PHASE_ORDER.index)
-    joined: dict[tuple[str, str], Row] = {}
-    for row in found:
-        kept: dict[str, Any] = {name: getattr(row.case, name) for name in shown if name in CASE_AXES}
-        case = replace(row.case.for_phase(phase), **kept)
-        slug = "" if phase == "static" and "machine" not in shown else row.machine
-        values = {m: e for m, e in row.values.items() if m in metrics}
-        old = joined.get((case.id, slug))
-        joined[case.id, slug] = Row(case, slug, merged([old.values, values]) if old else values)
-    return list(joined.values())
-
-
-PHASE_ORDER = ("static", "speed", "task")
-
-
-def phase_of(row: Row, entry: Entry) -> str:
-    """Return the phase whose reduction of the row's case the entry is kept under."""
-    return next((p for p in PHASE_ORDER[:2] if row.case.for_phase(p).id == entry.case.id), "task")
-
-
-def distinguishing(found: Sequence[Row], shown: Sequence[str]) -> list[str]:
-    """Return the axes, beyond those shown, that vary among the rows: with them no two rows look the same."""
-    others = [name for name in axes_of(found) if name not in shown]
-    added = []
-    for name in others:
-        values = {axis_text(name, row.axis(name)) for row in found if not meaningless(name, row.axis(name))}
-        if len(values) > 1:
-            added.append(name)
-    for name in others:
-        looks = [tuple(axis_text(a, row.axis(a)) for a in (*shown, *added)) for row in found]
-        if len(set(looks)) == len(found):
-            break
-        finer = {(look, axis_text(name, row.axis(name))) for look, row in zip(looks, found, strict=True)}
-        if name not in added and len(finer) > len(set(looks)):
-            added.append(name)
-    return added
-
-
-def meaningless(name: str, value: Scalar) -> bool:
-    return value is None and name in MEANINGLESS_WHEN_NONE
-
-
-def axis_text(name: str, value: Scalar) -> str:
-    """Return an axis value as a cell."""
-    if value is not None:
-        return str(value)
-    if name in MEANINGLESS_WHEN_NONE:
-        return MISSING
-    return {"weights": "none", "compile": "eager", "attention_backend": "auto"}.get(name, "default")
-
-
-def constant_axes(found: Sequence[Row], shown: Sequence[str]) -> list[str]:
-    """Return the axes that are the same in all rows, as ``batch_size 1``."""
-    texts = []
-    for name in axes_of(found):
-        values = {axis_text(name, row.axis(name)) for row in found if row.axis(name) is not None}
-        if name not in shown and name != "machine" and len(values) == 1:
-            texts.append(f"{name} {values.pop()}")
-    return texts
-
-
-def sort_rows(found: Sequence[Row], axes: Sequence[str]) -> list[Row]:
-    """Sort by the axis columns, left to right: models as they came, sizes and numbers by value."""
-    models = {name: n for n, name in enumerate(dict.fromkeys(row.case.model for row in found))}
-
-    def key(name: str, value: Scalar) -> tuple[int, tuple[float, ...], str]:
-        if name == "model":
-            return 0, (models[str(value)],), ""
-        if name == "size":
-            size = Size.parse(str(value))
-            return 0, tuple(map(float, size.values)), size.unit
-        if name == "mode" and value in MODES:
-            return 0, (float(MODES.index(str(value))),), ""
-        if isinstance(value, int | float):
-            return 0, (float(value),), ""
-        return (-1, (), "") if value is None else (1, (), str(value))
-
-    return sorted(found, key=lambda row: [key(name, row.axis(name)) for name in axes])
-
-
-# -- what may not stand in one column ------------------------------------------------------------------------
-
-
-def check_column(name: str, found: Sequence[Row]) -> None:
-    """Raise BadRecords when the values of a metric differ in convention or unit."""
-    for what, attribute in (("conventions", "convention"), ("units", "unit")):
-        seen: dict[str, list[str]] = {}
-        for row in found:
-            if name in row.values and row.values[name].value.status == "ok":
-                seen.setdefault(getattr(row.values[name].value, attribute) or "not stated", []).append(row.name)
-        if len(seen) > 1:
-            sides = " and ".join(f"{text!r} ({listed(cells)})" for text, cells in seen.items())
-            raise BadRecords(f"{name} would mix {what}: {sides}; choose one with where, or run the others again")
-
-
-def listed(names: Sequence[str], most: int = 4) -> str:
-    """Join names, the first few of many."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def check_machines(used: Iterable[Entry]) -> None:
-    """Raise BadRecords when two different machines go by one slug."""
-    first: dict[str, MachineRecord] = {}
-    for machine in (e.machine for e in used if e.machine):
-        other = first.setdefault(machine.slug, machine).environment
-        for key in HARDWARE:
-            if other.get(key) != machine.environment.get(key):
-                raise BadRecords(
-                    f"two machines go by the name {machine.slug}: {key} is {other.get(key)!r} in some records and "
-                    f"{machine.environment.get(key)!r} in others; keep their results in folders of their own"
-                )
-
-
-# -- numbers -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Scale:
-    """A unit for reading: ``factor`` SI units."""
-
-    factor: float
-    label: str
-
-
-SCALES: dict[str, tuple[Scale, ...]] = {
-    "B": tuple(Scale(2.0**power, label) for power, label in ((20, "MiB"), (30, "GiB"), (40, "TiB"))),
-    "s": (Scale(1e-6, "µs"), Scale(1e-3, "ms"), Scale(1.0, "s")),
-    "J": (Scale(1e-3, "mJ"), Scale(1.0, "J"), Scale(1e3, "kJ")),
-    "1/s": (Scale(1.0, "samples/s"),),
-    "1": tuple(Scale(10.0 ** (3 * n), label) for n, label in enumerate(("", "k", "M", "G", "T", "P"))),
-}
-PERCENT = Scale(0.01, "%")
-
-
-def scales_of(name: str, values: Sequence[Value]) -> tuple[Scale, ...]:
-    """Return the units that a metric may be read in. A fraction that is no count of the harness reads in percent."""
-    unit = values[0].unit if values else "1"
-    numbers = [v.value for v in values if v.value is not None]
-    if unit == "1" and name not in METRICS and numbers and all(0 <= n <= 1 for n in numbers):
-        return (PERCENT,)
-    return SCALES.get(unit, (Scale(1.0, unit),))
-
-
-def common_scale(name: str, values: Sequence[Value]) -> Scale | None:
-    """Return the one unit that a column reads best in; None when its values lie too far apart for one."""
-    scales = scales_of(name, values)
-    sizes = sorted(abs(v.value) for v in values if v.value)
-    if not sizes or (len(scales) > 1 and scales[0].factor == 1 and sizes[-1] < 10_000):
-        return scales[0]
-    chosen = fitting_scale(scales, statistics.median_low(sizes))
-    near = sizes[0] >= chosen.factor * 1e-3 and sizes[-1] < chosen.factor * 1e6
-    return chosen if near or len(scales) == 1 else None
-
-
-def fitting_scale(scales: Sequence[Scale], size: float) -> Scale:
-    """Return the largest unit that is not larger than ``size``, else the smallest."""
-    return max((s for s in scales if s.factor <= size), key=lambda s: s.factor, default=scales[0])
-
-
-def leading(x: float) -> tuple[int, int]:
-    """Return the first digit of a number and its power of ten: 0.0199999999 is (2, -2)."""
-    mantissa, exponent = f"{abs(x):.6e}".split("e")
-    return int(mantissa[0]), int(exponent)
-
-
-def decimals(x: float, significant: int) -> int:
-    """Return the decimals that leave so many significant digits; negative left of the point."""
-    return significant - 1 - leading(x)[1]
-
-
-def number_text(x: float) -> str:
-    """Return 3 significant digits, 4 where the first is a 1 (17.56, 86.6); whole numbers are not cut."""
-    return f"{x:.{max(0, decimals(x, 4 if leading(x)[0] == 1 else 3))}f}" if x else "0"
-
-
-def interval_text(x: float, low: float, high: float) -> tuple[str, bool]:
-    """Return ``12.3 ± 0.2``, or ``12.3 [12.1, 12.9]`` where the sides differ; 3 to 4 digits, as the interval decides.
-
-    The flag says that the interval is narrower than the last digit, and was widened to one unit of it.
-    """
-    half = (high - low) / 2
-    base = x or high or 1.0
-    wanted = decimals(half, 2 if leading(half)[0] == 1 else 1) if half > 0 else decimals(base, 4)
-    places = min(max(wanted, decimals(base, 3)), decimals(base, 4))
-    up, down = round(high - x, places), round(x - low, places)
-    if up == down:
-        narrow = up == 0
-        return f"{fixed(x, places)} ± {fixed(up or 10.0**-places, places)}", narrow
-    return f"{fixed(x, places)} [{fixed(low, places)}, {fixed(high, places)}]", False
-
-
-def fixed(x: float, places: int) -> str:
-    """Round to so many decimals (negative: tens, hundreds) and print without an exponent."""
-    return f"{round(x, places) + 0.0:.{max(0, places)}f}"
-
-
-def value_text(value: Value, scale: Scale | None, scales: Sequence[Scale]) -> tuple[str, bool]:
-    """Return the text of a value in ``scale``, or in a unit of its own; and whether its interval was widened."""
-    if value.value is None:
-        word = STATUS_WORDS.get(value.status, value.status)
-        return (f"{word} (predicted)" if value.detail.get("predicted") else word), False
-    unit = scale or fitting_scale(scales, abs(value.value))
-    x = value.value / unit.factor
-    if value.interval is None:
-        exact = isinstance(value.value, int) and unit.factor == 1 and not unit.label
-        text, widened = (str(value.value) if exact else number_text(x)), False
-    else:
-        text, widened = interval_text(x, value.interval[0] / unit.factor, value.interval[1] / unit.factor)
-    text = text if scale or not unit.label else f"{text} {unit.label}"
-    return " ".join(filter(None, [text, value.detail.get("verdict", "")])), widened
-
-
-def clean(text: str) -> str:
-    """Return text on one line, without control characters."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", "", re.sub(r"\s+", " ", text)).strip()
 
 
 # -- the table -----------------------------------------------------------------------------------------------
@@ -440,28 +48,48 @@ def clean(text: str) -> str:
 
 @dataclass(frozen=True)
 class Column:
-    """An axis or metric. ``unit`` is the SI unit of the raw values; ``head`` names the unit of the texts."""
+    """An axis or metric. ``unit`` is the SI unit of the raw values; ``head`` names the unit of the texts.
+
+    ``number`` says that the texts are numbers all the same.
+    """
 
     name: str
     head: str
     metric: bool
     unit: str = ""
+    number: bool = False
+
+    @property
+    def right(self) -> bool:
+        """Whether its cells stand at the right, as numbers do."""
+        return self.metric or self.number
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A text to print, and what it was made from: an axis value, or an entry. ``notes`` are numbers of footnotes."""
+    """A text to print, and what it was made from: an axis value, or an entry. ``notes`` are numbers of footnotes.
+
+    ``quoted`` is what others published, ``best`` the best of its column.
+    """
 
     text: str
     axis: Scalar = None
     entry: Entry | None = None
     notes: tuple[int, ...] = ()
+    quoted: bool = False
+    best: bool = False
 
     @property
     def full(self) -> str:
         """The text with its marks."""
-        dagger = STALE if self.entry and self.entry.stale else ""
-        return " ".join([self.text + dagger, *(f"[{n}]" for n in self.notes)])
+        return self.marked("{}".format)
+
+    def marked(self, show: Callable[[str], str], quote: Marks = ("", ""), best: Marks = ("", "")) -> str:
+        """Return the text as a format shows it, between marks where it is quoted or best, and its footnotes."""
+        text = show(self.text + (STALE if self.entry and self.entry.stale else ""))
+        for marks, yes in ((quote, self.quoted), (best, self.best)):
+            text = f"{marks[0]}{text}{marks[1]}" if yes else text
+        return " ".join(filter(None, [text, *(show(f"[{n}]") for n in self.notes)]))
 
 
 @dataclass(frozen=True)
@@ -475,43 +103,238 @@ class Table:
     footer: tuple[str, ...]
 
 
-def make_table(spec: TableSpec, found: Sequence[Row], name: str = "") -> Table:
+def make_table(
+    spec: TableSpec, found: Sequence[Row], name: str = "", known: Callable[[str], bool] = lambda model: True
+) -> Table:
     """Return the table that a suite asks for, from ``rows``; ``name`` is what ``zoo table`` was given.
 
-    Axes that vary and are not among the columns become columns. BadRecords when no row fits, or when a column would
-    mix conventions, units, or two machines of one name.
+    Axes that vary and are not among the columns become columns. A model that is not ``known`` any more is noted.
+    BadRecords when no row fits, or when a column would mix conventions, units, or two machines of one name.
     """
-    axes = [c for c in spec.columns if is_axis(c, found)]
+    axes = [c for c in (*spec.columns, *filter(None, [spec.pivot])) if is_axis(c, found)]
     metrics = [c for c in spec.columns if c not in axes]
-    chosen = select(found, spec.where, metrics, axes, f"the table {spec.title!r}")
+    what = f"the table {spec.title!r}"
+    if spec.pivot and spec.pivot not in axes:
+        raise BadRecords(f"{what}: pivot: {spec.pivot!r} is no axis of these records: {', '.join(axes_of(found))}")
+    chosen = select(found, spec.where, metrics, axes, what)
     chosen = [in_convention(row, spec.convention) for row in chosen]
+    chosen = over_seeds(chosen) if spec.over else chosen
     for metric in metrics:
         check_column(metric, chosen)
     used = [row.values[m] for row in chosen for m in metrics if m in row.values]
     check_machines(used)
-    order = with_added(spec.columns, axes, distinguishing(chosen, axes))
-    axes = [c for c in order if c not in metrics]
-    notes = Notes(used)
-    built = {m: metric_column(m, chosen) for m in metrics}
-    widened = False
-    lines = []
-    for row in sort_rows(chosen, axes):
-        line = []
-        for column in order:
-            if column in built:
-                cell, wide = metric_cell(row.values.get(column), built[column][1], built[column][2], notes)
-                widened = widened or wide
-            else:
-                cell = Cell(clean(axis_text(column, row.axis(column))), axis=row.axis(column))
-            line.append(cell)
-        lines.append(tuple(line))
-    columns = tuple(built[c][0] if c in built else Column(c, axis_head(c), False) for c in order)
+    if spec.best or spec.front or spec.ratios:
+        check_comparable(spec, chosen, what)
+    added = distinguishing(chosen, axes)
+    order = with_added(spec.columns, [a for a in axes if a != spec.pivot], added)
+    ordered = sort_rows(chosen, [c for c in (*order, *filter(None, [spec.pivot])) if c not in metrics])
+    body = Body(spec, metrics, order, sorted_by(ordered, spec.sort), Notes(used), known)
     footer = [
         *([f"{spec.note}."] if spec.note else []),
-        *footer_lines(chosen, axes, metrics, used),
-        *closing_lines(chosen, metrics, used, widened, name),
+        *footer_lines(chosen, [*axes, *added], metrics, used),
+        *body.sayings(),
+        *closing_lines(chosen, metrics, used, body.widened, name),
     ]
-    return Table(clean(spec.title), columns, tuple(lines), tuple(notes.texts), tuple(map(clean, footer)))
+    return Table(clean(spec.title), body.columns, body.lines, tuple(body.notes.texts), tuple(map(clean, footer)))
+
+
+class Body:
+    """The columns and lines of a table: what each row's cells are, and which of them are marked."""
+
+    def __init__(
+        self,
+        spec: TableSpec,
+        metrics: Sequence[str],
+        order: Sequence[str],
+        rows: Sequence[Row],
+        notes: Notes,
+        known: Callable[[str], bool],
+    ) -> None:
+        """Build the columns, then the lines, so that footnotes are numbered as they are read."""
+        self.spec, self.metrics, self.order, self.notes, self.known = spec, metrics, order, notes, known
+        self.widened = False
+        self.scales = {m: metric_column(m, rows) for m in metrics}
+        axes = [c for c in order if c not in metrics]
+        by_pivot = sort_rows(rows, [spec.pivot]) if spec.pivot else []
+        self.parts = list(dict.fromkeys(axis_text(spec.pivot, row.axis(spec.pivot)) for row in by_pivot)) or [""]
+        groups: dict[tuple[str, ...], dict[str, Row]] = {}
+        for row in rows:
+            part = axis_text(spec.pivot, row.axis(spec.pivot)) if spec.pivot else ""
+            groups.setdefault(tuple(axis_text(a, row.axis(a)) for a in axes), {})[part] = row
+        self.groups = list(groups.values()) if spec.pivot else [{"": row} for row in rows]
+        self.fronted = self.on_front(rows)
+        self.baselines = {id(row): baseline_of(row, rows, spec.baseline) for row in rows}
+        self.metric_of: dict[str, str] = {}  # the metric that a column is of
+        self.columns = tuple(self.make_columns())
+        self.lines = self.with_best([tuple(self.make_cells(group)) for group in self.groups])
+
+    def make_columns(self) -> Iterator[Column]:
+        """Yield the columns: axes, each metric for every value of the pivot, with its ratio, and the front."""
+        for name in self.order:
+            if name not in self.metrics:
+                yield Column(name, axis_head(name), False)
+                continue
+            column = self.scales[name][0]
+            for part in self.parts:
+                said = f", {part}" if part else ""
+                own = f"{name}_{part}" if part else name
+                self.metric_of[own] = name
+                yield replace(column, name=own, head=f"{column.head}{said}")
+                if name in self.spec.ratios:
+                    head = f"{metric_title(name, column_convention(name, self.groups))} ratio{said}"
+                    yield Column(f"{name}_ratio{f'_{part}' if part else ''}", head, False, number=True)
+        if self.spec.front:
+            yield Column("front", "Front", False)
+
+    def make_cells(self, group: Mapping[str, Row]) -> Iterator[Cell]:
+        """Yield the cells of one line."""
+        first = next(iter(group.values()))
+        for name in self.order:
+            if name not in self.metrics:
+                text = clean(axis_text(name, first.axis(name)))
+                gone = name == "model" and not self.known(first.case.model)
+                yield Cell(text, axis=first.axis(name), notes=(self.notes.number(GONE),) if gone else ())
+                continue
+            for part in self.parts:
+                row = group.get(part)
+                entry = row.values.get(name) if row else None
+                cell, wide = metric_cell(entry, self.scales[name][1], self.scales[name][2], self.notes)
+                self.widened = self.widened or wide
+                yield cell
+                if name in self.spec.ratios:
+                    base = self.baselines[id(row)] if row else None
+                    yield ratio_cell(entry, base.values.get(name) if base else None)
+        if self.spec.front:
+            yield Cell(FRONT if id(first) in self.fronted else "", axis=id(first) in self.fronted)
+
+    def on_front(self, rows: Sequence[Row]) -> set[int]:
+        """Return which rows are on the Pareto front."""
+        if not self.spec.front:
+            return set()
+        pairs = [(value_of(row, self.spec.front[0]), value_of(row, self.spec.front[1])) for row in rows]
+        higher = higher_is_better(self.spec.front[0]), higher_is_better(self.spec.front[1])
+        return {id(row) for row, on in zip(rows, front(pairs, higher), strict=True) if on}
+
+    def with_best(self, lines: Sequence[tuple[Cell, ...]]) -> tuple[tuple[Cell, ...], ...]:
+        """Return the lines with the best cells marked, and those that their intervals do not tell from these."""
+        columns = [list(cells) for cells in zip(*lines, strict=True)]
+        for column, cells in zip(self.columns, columns, strict=True):
+            metric = self.metric_of.get(column.name, "")
+            if metric in self.spec.best:
+                for n in best_of([cell.entry for cell in cells], higher_is_better(metric)):
+                    cells[n] = replace(cells[n], best=True)
+        return tuple(zip(*columns, strict=True))
+
+    def sayings(self) -> Iterator[str]:
+        """Yield what the marks and ratios mean."""
+        if self.spec.best:
+            yield "Bold, or with *: the best of its column, and what its interval does not tell from it."
+        if self.spec.front:
+            x, y = (metric_title(name) for name in self.spec.front)
+            yield f"{FRONT} on the Pareto front of {x} and {y}: no other row is as good in both and better in one."
+        if self.spec.ratios:
+            yield f"Ratios are to {', '.join(f'{k} {v}' for k, v in self.spec.baseline.items())}, all else the same."
+
+
+FRONT = "●"
+GONE = "no plugin has a model of this name any more"
+
+
+def column_convention(name: str, groups: Sequence[Mapping[str, Row]]) -> str:
+    """Return the convention that a column is counted in."""
+    rows = [row for group in groups for row in group.values() if name in row.values]
+    return next((row.values[name].value.convention for row in rows if row.values[name].value.convention), "")
+
+
+def value_of(row: Row, metric: str) -> float | None:
+    """Return a row's value of a metric; None where there is none."""
+    return row.values[metric].value.value if metric in row.values else None
+
+
+def sorted_by(rows: Sequence[Row], keys: Sequence[str]) -> list[Row]:
+    """Sort rows by columns, the first above all; what has no value comes last."""
+    found = list(rows)
+    for key in reversed(keys):
+        name, down = key.removeprefix("-"), key.startswith("-")
+        known = [row for row in found if sort_value(row, name) is not None]
+        numbers = all(isinstance(sort_value(row, name), int | float) for row in known)
+        known.sort(key=lambda row: sort_value(row, name) if numbers else str(sort_value(row, name)), reverse=down)
+        found = known + [row for row in found if sort_value(row, name) is None]
+    return found
+
+
+def sort_value(row: Row, name: str) -> Any:
+    """Return what a row is sorted by: the value of a metric, or an axis."""
+    if name in row.values:
+        return row.values[name].value.value
+    if name == "size":
+        return math.prod(Size.parse(row.case.size).values)
+    return row.axis(name) if name in CASE_AXES or name == "machine" or name in row.case.options else None
+
+
+def check_comparable(spec: TableSpec, chosen: Sequence[Row], what: str) -> None:
+    """Raise BadRecords where rows would be set against each other that differ in machine, dtype, batch size or mode."""
+    for axis in COMPARED:
+        seen = sorted({axis_text(axis, row.axis(axis)) for row in chosen if not meaningless(axis, row.axis(axis))})
+        told = axis == spec.pivot or (axis in spec.baseline and not spec.best and not spec.front)
+        if len(seen) > 1 and not told:
+            raise BadRecords(f"{what} would compare rows of different {axis}: {listed(seen)}; choose one with where")
+    for key in spec.baseline:
+        if key not in axes_of(chosen):
+            raise BadRecords(f"{what}: baseline: {key!r} is no axis of these records: {', '.join(axes_of(chosen))}")
+    for metric in (*spec.best, *spec.front, *spec.ratios):
+        if is_axis(metric, chosen):
+            raise BadRecords(f"{what}: {metric!r} is an axis; best, front and ratios are of metrics")
+    for metric in spec.ratios:
+        if metric in METRICS and METRICS[metric].phase == "speed":
+            ratio = next((m.name for m in METRICS.values() if m.ratio_of == metric), "latency_ratio")
+            raise BadRecords(
+                f"{what}: {metric} is timed, and two runs give no ratio; {ratio} with a baseline in the group does"
+            )
+
+
+COMPARED = ("machine", "dtype", "batch_size", "device", "mode", "threads")
+
+
+def baseline_of(row: Row, rows: Sequence[Row], baseline: Mapping[str, Scalar]) -> Row | None:
+    """Return the row that a row is told as a multiple of: the one that fits, and has all other axes the same.
+
+    An option is an axis of both rows where both models have it. BadRecords where several rows fit.
+    """
+    if not baseline:
+        return None
+    axes = [a for a in AXES if a not in baseline]
+    found = []
+    for other in rows:
+        shared = (set(row.case.options) | set(other.case.options)) - set(baseline)
+        if "model" in baseline and row.case.model != other.case.model:
+            shared = set(row.case.options) & set(other.case.options)
+        alike = all(row.axis(a) == other.axis(a) for a in (*axes, *shared))
+        if alike and all(same(k, other.axis(k), v) for k, v in baseline.items()):
+            found.append(other)
+    if len(found) > 1:
+        named = listed([" ".join([r.name, *(f"{k}={v}" for k, v in r.case.options.items())]) for r in found])
+        raise BadRecords(f"the baseline {baseline} of {row.name} is several rows: {named}; name one by its options")
+    return found[0] if found else None
+
+
+def ratio_cell(entry: Entry | None, base: Entry | None) -> Cell:
+    """Return a value as a multiple of another one."""
+    if entry is None or base is None or entry.value.value is None or not base.value.value:
+        return Cell(MISSING)
+    ratio = entry.value.value / base.value.value
+    return Cell(f"{number_text(ratio)}×", axis=ratio)
+
+
+def best_of(entries: Sequence[Entry | None], higher: bool) -> list[int]:
+    """Return the places of the best values: the best one, and those whose intervals overlap with its interval."""
+    known = {n: e.value for n, e in enumerate(entries) if e is not None and e.value.value is not None}
+    if len(known) < 2:
+        return []
+    best = (max if higher else min)(known.values(), key=lambda v: v.value or 0.0)
+    low, high = best.interval or (best.value, best.value)
+    ends = {n: v.interval or (v.value, v.value) for n, v in known.items()}
+    return [n for n, (a, b) in ends.items() if (a or 0.0) <= (high or 0.0) and (b or 0.0) >= (low or 0.0)]
 
 
 def in_convention(row: Row, convention: str) -> Row:
@@ -686,7 +509,9 @@ def closing_lines(
 ) -> Iterator[str]:
     """Yield what the intervals are, the marks, the date, and the command."""
     for metric in metrics:
-        yield from interval_lines(metric, [row.values[metric].value for row in found if metric in row.values])
+        values = [row.values[metric].value for row in found if metric in row.values]
+        yield from interval_lines(metric, values)
+        yield from seed_lines(metric, values)
     yield from condition_lines(found, metrics)
     if widened:
         yield "An interval narrower than the last digit is printed as one unit of that digit."
@@ -757,266 +582,3 @@ def is_wilson(value: Value) -> bool:
     centre, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     expected = [(centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)]
     return all(abs(a - b) < 1e-3 / math.sqrt(n) for a, b in zip(value.interval, expected, strict=True))
-
-
-# -- printing ------------------------------------------------------------------------------------------------
-
-
-def render(table: Table, format: Format = "terminal", width: int | None = None) -> str:
-    """Return a table as text. ``width`` is the terminal's, in characters; when piped, lines are as long as need be.
-
-    CSV holds raw SI numbers and no formatted text: value, low, high, status and n of each metric. LaTeX needs the
-    package booktabs.
-    """
-    if format == "terminal":
-        return render_terminal(table, width)
-    others = {"markdown": render_markdown, "latex": render_latex, "csv": render_csv, "html": render_html}
-    return others[format](table)
-
-
-def document(parts: Sequence[str], format: Format) -> str:
-    """Return rendered tables as one text: with LaTeX a document that compiles as it is, with HTML a page."""
-    if format == "latex":
-        return LATEX_DOCUMENT.format(body="\n".join(parts))
-    if format == "html":
-        return HTML_PAGE.format(body="\n".join(parts))
-    return "\n".join(parts)
-
-
-def render_terminal(table: Table, width: int | None) -> str:
-    """Return a table in box-drawing characters; where it is too wide, cells are folded at spaces, never cut."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    if width is None and sys.stdout.isatty():
-        width = shutil.get_terminal_size().columns
-    columns = [[clean(c.head), *(row[n].full for row in table.rows)] for n, c in enumerate(table.columns)]
-    gaps = 3 * (len(columns) - 1)
-    widths = fitted_widths(columns, width - gaps if width else None)
-    grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column, texts, size in zip(table.columns, columns, widths, strict=True):
-        grid.add_column(Text(texts[0]), justify="right" if column.metric else "left", overflow="fold", width=size)
-    for row in table.rows:
-        grid.add_row(*(Text(cell.full) for cell in row))
-    out = io.StringIO()
-    whole = max(sum(widths) + gaps, width or 100)
-    console = Console(file=out, width=whole, color_system=None, force_terminal=False)
-    console.print(Text(table.title), grid, "", sep="\n")
-    for line in (*numbered(table.notes), *table.footer):
-        console.print(Text(line, overflow="fold"))
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
-
-
-def fitted_widths(columns: Sequence[Sequence[str]], available: int | None) -> list[int]:
-    """Return the widths of columns of texts: their longest text, less to fit, never below their longest word."""
-    from rich.cells import cell_len
-
-    widths = [max(map(cell_len, texts)) for texts in columns]
-    words = [max(cell_len(word) for text in texts for word in text.split() or [""]) for texts in columns]
-    while available is not None and sum(widths) > available:
-        slack = [width - word for width, word in zip(widths, words, strict=True)]
-        if max(slack) <= 0:
-            break
-        widths[slack.index(max(slack))] -= 1
-    return widths
-
-
-def numbered(notes: Sequence[str]) -> list[str]:
-    """Return footnotes with their numbers."""
-    return [f"[{n}] {text}" for n, text in enumerate(notes, 1)]
-
-
-def render_markdown(table: Table) -> str:
-    """Return a table in GitHub's Markdown."""
-    heads = [[escaped(clean(c.head)) for c in table.columns], ["---:" if c.metric else ":---" for c in table.columns]]
-    body = [[escaped(cell.full) for cell in row] for row in table.rows]
-    lines = [f"**{escaped(table.title)}**", "", *(f"| {' | '.join(cells)} |" for cells in (*heads, *body)), ""]
-    lines += [f"- {escaped(line)}" for line in (*numbered(table.notes), *table.footer)]
-    return "\n".join(lines) + "\n"
-
-
-def escaped(text: str) -> str:
-    """Return text that Markdown prints as it stands."""
-    return re.sub(r"([\\|*`<])", r"\\\1", text)
-
-
-def render_csv(table: Table) -> str:
-    """Return the raw numbers of a table, units in the heads; ``notes`` holds what a reader of the numbers must know."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*(head for c in table.columns for head in csv_heads(c)), "notes"])
-    for row in table.rows:
-        cells = [text for column, cell in zip(table.columns, row, strict=True) for text in csv_cells(column, cell)]
-        writer.writerow([*cells, csv_notes(table, row)])
-    return out.getvalue()
-
-
-# What LaTeX reads as a command, and the characters of ours that its fonts call by a name.
-LATEX = {
-    **{c: f"\\{c}" for c in "&%$#_{}"},
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": "$<$",
-    ">": "$>$",
-    "|": "$|$",
-    "…": r"\ldots{}",
-    "–": "--",
-    "−": "$-$",
-    "²": "$^2$",
-    "µ": r"$\mu$",
-    "±": r"$\pm$",
-    "†": r"$\dagger$",
-    "×": r"$\times$",
-}
-LATEX_DOCUMENT = r"""\documentclass{{article}}
-\usepackage{{booktabs,graphicx}}
-\usepackage[margin=2cm]{{geometry}}
-\begin{{document}}
-{body}\end{{document}}
-"""
-
-
-def render_latex(table: Table) -> str:
-    """Return a table as a float with booktabs' rules, as wide as the page at most; its notes stand below."""
-    columns = "".join("r" if c.metric else "l" for c in table.columns)
-    heads = " & ".join(latex(clean(c.head)) for c in table.columns)
-    body = [" & ".join(latex(cell.full) for cell in row) + r" \\" for row in table.rows]
-    notes = [f"{latex(line)}\\par" for line in (*numbered(table.notes), *table.footer)]
-    lines = [
-        r"\begin{table}[htbp]",
-        r"\centering",
-        f"\\caption{{{latex(table.title)}}}",
-        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-        f"\\begin{{tabular}}{{{columns}}}",
-        r"\toprule",
-        heads + r" \\",
-        r"\midrule",
-        *body,
-        r"\bottomrule",
-        r"\end{tabular}}",
-        r"\par\medskip\begin{minipage}{\linewidth}\footnotesize\raggedright",
-        *notes,
-        r"\end{minipage}",
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def latex(text: str) -> str:
-    """Return text that LaTeX prints as it stands."""
-    return "".join(LATEX.get(c, c) for c in text)
-
-
-HTML_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>attention-zoo</title>
-<style>
-:root {{ color-scheme: light dark; font: 16px/1.45 system-ui, sans-serif }}
-body {{ margin: 2rem auto; max-width: 72rem; padding: 0 1rem }}
-figure {{ margin: 0 0 3rem; overflow-x: auto }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap }}
-caption {{ font-weight: 600; padding-bottom: .5rem; text-align: left }}
-th, td {{ padding: .25rem .75rem; text-align: left }}
-thead {{ border-bottom: 1px solid; border-top: 2px solid }}
-tbody {{ border-bottom: 2px solid }}
-.number {{ text-align: right }}
-figcaption {{ font-size: .85rem; max-width: 60rem; padding-top: .5rem }}
-figcaption p {{ margin: .1rem 0 }}
-</style>
-{body}</html>
-"""
-
-
-def render_html(table: Table) -> str:
-    """Return a table as a figure with its notes below; every text is escaped."""
-    kinds = [' class="number"' if c.metric else "" for c in table.columns]
-    heads = "".join(f"<th{k}>{html.escape(clean(c.head))}</th>" for c, k in zip(table.columns, kinds, strict=True))
-    body = [
-        "<tr>" + "".join(f"<td{k}>{html.escape(cell.full)}</td>" for cell, k in zip(row, kinds, strict=True)) + "</tr>"
-        for row in table.rows
-    ]
-    notes = [f"<p>{html.escape(line)}</p>" for line in (*numbered(table.notes), *table.footer)]
-    lines = [
-        "<figure><table>",
-        f"<caption>{html.escape(table.title)}</caption>",
-        f"<thead><tr>{heads}</tr></thead>",
-        "<tbody>",
-        *body,
-        "</tbody></table>",
-        "<figcaption>",
-        *notes,
-        "</figcaption></figure>",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-CSV_UNITS = {"1": "", "1/s": "_per_s"}
-
-
-def csv_heads(column: Column) -> list[str]:
-    """Return the heads of a column's parts: ``latency_s, latency_low_s, latency_high_s, latency_status, latency_n``."""
-    if not column.metric:
-        return [column.name]
-    unit = CSV_UNITS.get(column.unit, f"_{column.unit}")
-    numbers = [f"{column.name}{part}{unit}" for part in ("", "_low", "_high")]
-    return [*numbers, f"{column.name}_status", f"{column.name}_n"]
-
-
-def csv_cells(column: Column, cell: Cell) -> list[Scalar]:
-    """Return a cell's parts; empty where there is none."""
-    if not column.metric:
-        return [cell.axis]
-    if cell.entry is None:
-        return [None] * 5
-    value = cell.entry.value
-    return [value.value, *(value.interval or (None, None)), value.status, value.n]
-
-
-def csv_notes(table: Table, row: Sequence[Cell]) -> str:
-    """Return the footnotes of a row as text."""
-    texts = []
-    for column, cell in zip(table.columns, row, strict=True):
-        texts += [f"{column.name}: {table.notes[n - 1]}" for n in cell.notes]
-        if cell.entry and cell.entry.stale:
-            texts.append(f"{column.name}: stale")
-        if cell.entry and "verdict" in cell.entry.value.detail:
-            texts.append(f"{column.name}: {cell.entry.value.detail['verdict']}")
-    return "; ".join(texts)
-
-
-# -- as a data frame -----------------------------------------------------------------------------------------
-
-
-def load_records(folder: str | Path) -> pd.DataFrame:
-    """Return all records below a folder: one row a case and machine, its axes, and of every metric the newest value.
-
-    A metric ``m`` has the columns ``m`` (SI units, fractions for rates), ``m_low``, ``m_high`` (95 % interval) and
-    ``m_status``. ``status`` is the gravest of a row, ``stale`` names the metrics taken with an earlier source of the
-    plugin, ``time`` is the newest. BadRecords when there are none.
-    """
-    import pandas as pd
-
-    from zoo.store import load
-
-    found = rows(load(Path(folder)))
-    names = list(dict.fromkeys(name for row in found for name in row.values))
-    return pd.DataFrame([frame_row(row, axes_of(found), names) for row in found])
-
-
-def frame_row(row: Row, axes: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
-    """Return a row as a flat mapping."""
-    flat: dict[str, Any] = {axis: row.axis(axis) for axis in axes}
-    for name in names:
-        value = row.values[name].value if name in row.values else None
-        low, high = (value and value.interval) or (None, None)
-        flat |= {name: value and value.value, f"{name}_low": low, f"{name}_high": high}
-        flat[f"{name}_status"] = value and value.status
-    flat["status"] = gravest(e.value.status for e in row.values.values())
-    flat["stale"] = ", ".join(m for m, e in row.values.items() if e.stale)
-    flat["time"] = max((e.time for e in row.values.values()), default="")
-    return flat

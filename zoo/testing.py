@@ -32,8 +32,10 @@ from zoo.cost import Term
 from zoo.errors import BadSpec, ZooError
 from zoo.metrics import macs
 from zoo.metrics.counts import Count
+from zoo.recipe import Recipe
 from zoo.registry import installed, layer_size
-from zoo.spec import LayerSpec, ModelSpec, Recipe, Size, resolve
+from zoo.samples import MADE, made_up
+from zoo.spec import LayerSpec, ModelSpec, Size, resolve
 
 BATCH = 3
 NOISE = 0.02
@@ -518,29 +520,31 @@ def matches_its_closed_form(trial: ModelTrial) -> None:
 
 
 def trains_and_predicts(trial: ModelTrial) -> None:
-    """The adapter gives finite losses, one prediction a sample, and each trainable parameter to the optimiser once."""
-    code = trial.spec.adapters.get("classification")
-    if not code:
-        raise Skipped("it has no adapter for classification")
+    """Each adapter takes samples, gives finite losses, one prediction a sample and each parameter once."""
+    known = [kind for kind in trial.spec.adapters if kind in MADE]
+    if not known:
+        raise Skipped("it has no adapter for a task")
+    for kind in known:
+        check_adapter(trial, kind)
+
+
+def check_adapter(trial: ModelTrial, kind: str) -> None:
+    """Train a step and predict, on made-up samples of a kind of task."""
+    recipe, options = Recipe("check", 1, 1, 1e-3, label_smoothing=0.1), trial.spec.with_options({})
+    adapter = resolve(trial.spec.adapters[kind])(recipe, options)  # type: ignore[arg-type]
     module, size = trial.small, trial.sizes[0]
-    adapter = resolve(str(code))(label_smoothing=0.1)
-    args, _ = trial.inputs(size, BATCH)
-    if len(args) != 1:
-        raise Skipped("its forward takes more than one batch of images")
-    (images,) = args
-    classes = trial.spec.knobs.get("num_classes")
+    samples = made_up(kind, BATCH, size, options)
     with training(module):
-        losses = adapter.loss(module, images, [i % int(classes or 2) for i in range(BATCH)])
-        if not losses or not all(bool(loss.isfinite()) and loss.ndim == 0 for loss in losses.values()):
-            raise Failed(f"the adapter's losses are {losses}; expected finite numbers by name")
-        if not any(loss.requires_grad for loss in losses.values()):
-            raise Failed("the adapter's losses have no gradient")
+        losses = adapter.loss(module, *adapter.collate(samples, size, training=True))
+    if not losses or not all(bool(loss.isfinite()) and loss.ndim == 0 for loss in losses.values()):
+        raise Failed(f"the adapter's losses are {losses}; expected finite numbers by name")
+    if not any(loss.requires_grad for loss in losses.values()):
+        raise Failed("the adapter's losses have no gradient")
     with torch.no_grad():
-        predictions = adapter.predict(module, images)
+        predictions = adapter.predict(module, adapter.collate(samples, size, training=False)[0])
     if len(predictions) != BATCH:
         raise Failed(f"the adapter gives {len(predictions)} predictions for {BATCH} samples")
-    groups = adapter.param_groups(module, Recipe("check", 1, 1, 1e-3))
-    given = [id(p) for group in groups for p in group["params"]]
+    given = [id(p) for group in adapter.param_groups(module, recipe) for p in group["params"]]
     if sorted(given) != sorted(id(p) for p in module.parameters() if p.requires_grad):
         raise Failed("the adapter's parameter groups are not the trainable parameters, each once")
 

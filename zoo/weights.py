@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import BadWeights
-from zoo.spec import WeightSpec, resolve
+from zoo.spec import Scalar, WeightSpec, resolve
+from zoo.task import TIMM
 
 FORMATS = {
     ".pth": "torch",
@@ -51,24 +52,62 @@ def load_weights(model: nn.Module, file: str | Path, layouts: Iterable[WeightSpe
     The model is then as it was.
     """
     path = Path(file)
-    tensors = read_tensors(path)
+    return load_tensors(model, read_tensors(path), layouts, str(path))
+
+
+def load_tensors(
+    model: nn.Module, tensors: Mapping[str, Tensor], layouts: Iterable[WeightSpec], source: str
+) -> WeightSpec | None:
+    """Load named tensors as :func:`load_weights` does; ``source`` is what errors call them."""
     layout = recognise(tensors, layouts)
     if layout and layout.convert:
         try:
             converted = resolve(str(layout.convert))(dict(tensors), model)
         except BadWeights as error:
-            raise BadWeights(f"{path}: {error}") from None
+            raise BadWeights(f"{source}: {error}") from None
         except (KeyError, IndexError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise BadWeights(
-                f"{path}: it looks like the layout {layout.id}, but cannot be converted: {reason}"
+                f"{source}: it looks like the layout {layout.id}, but cannot be converted: {reason}"
             ) from None
     else:
         converted = dict(tensors)
-    told = f"{path} (layout {layout.id})" if layout else str(path)
+    told = f"{source} (layout {layout.id})" if layout else source
     check_fit(model, converted, told, layouts)
     model.load_state_dict(converted)
     return layout
+
+
+def load_published(model: nn.Module, given: str, layouts: Iterable[WeightSpec]) -> Mapping[str, Scalar]:
+    """Load a checkpoint, or ``timm/NAME`` from timm's hub, and return how its inputs are prepared, as far as is known.
+
+    BadWeights as :func:`load_weights`, and where timm cannot download: then it says what to get instead.
+    """
+    if not given.startswith(TIMM):
+        layout = load_weights(model, given, layouts)
+        return layout.preprocess if layout else {}
+    tensors, preprocess = read_timm(given.removeprefix(TIMM))
+    load_tensors(model, tensors, layouts, given)
+    return preprocess
+
+
+def read_timm(name: str) -> tuple[dict[str, Tensor], dict[str, Scalar]]:
+    """Return the weights that timm publishes under a name, and how their images are prepared."""
+    import timm
+
+    found = timm.models.get_pretrained_cfg(name)
+    if found is None or not found.has_weights:
+        raise BadWeights(f"timm publishes no weights called {name}")
+    try:
+        tensors = timm.create_model(name, pretrained=True).state_dict()
+    except (OSError, RuntimeError, ValueError) as error:
+        where = f"model.safetensors of {found.hf_hub_id} on the Hugging Face Hub" if found.hf_hub_id else found.url
+        why = " ".join(str(error).split())[:100]
+        raise BadWeights(
+            f"timm's weights {name} cannot be downloaded ({why}); get {where} and give its path instead"
+        ) from None
+    mean, std = (" ".join(map(str, values)) for values in (found.mean, found.std))
+    return tensors, {"mean": mean, "std": std, "crop_pct": found.crop_pct, "interpolation": found.interpolation}
 
 
 def recognise(tensors: Mapping[str, Tensor], layouts: Iterable[WeightSpec]) -> WeightSpec | None:

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from zoo import data, plugins, registry, train
+from zoo import data, plugins, registry, train, trained
 from zoo.case import Case
 from zoo.environment import SETTINGS
-from zoo.errors import BadSize, BadSpec
+from zoo.errors import BadSize, ZooError
 from zoo.jsonio import PACKET, from_json, send, to_json
 from zoo.metrics import (
     CONVERTIBLE,
@@ -44,7 +44,8 @@ from zoo.metrics.batch import largest_batch, least_batch, predicted_knee
 from zoo.metrics.counts import Count
 from zoo.metrics.driver import Call, Driver, Unsupported, driver_of
 from zoo.record import Value
-from zoo.spec import ModelSpec, Size, TaskSpec, import_module, resolve
+from zoo.spec import ModelSpec, Size, import_module, resolve
+from zoo.task import Assignment
 
 INPUT_SEED = 0
 # AdamW reads weight, gradient and both moments, and writes all but the gradient.
@@ -95,7 +96,7 @@ def failure(error: BaseException) -> dict[str, Any]:
         status = "unsupported"
     elif isinstance(error, train.Diverged):
         return {"failed": "diverged", "reason": text}
-    if status == "unsupported" and not isinstance(error, RuntimeError):
+    if isinstance(error, ZooError) or (status == "unsupported" and not isinstance(error, RuntimeError)):
         return {"failed": status, "reason": text}
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
     where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
@@ -107,7 +108,7 @@ class Job:
     """One phase of one case."""
 
     spec: ModelSpec
-    task: TaskSpec | None
+    assignment: Assignment | None
     case: Case
     channel: socket.socket
     module: nn.Module | None = None
@@ -128,7 +129,7 @@ class Job:
         case = from_json(Case, command["case"])
         job = cls(
             spec=from_json(ModelSpec, command["spec"]),
-            task=from_json(TaskSpec, command["task"]) if command["task"] else None,
+            assignment=from_json(Assignment, command["assignment"]) if command["assignment"] else None,
             case=case,
             channel=channel,
             custom=command["custom"],
@@ -166,12 +167,8 @@ class Job:
         return found
 
     def build(self) -> nn.Module:
-        """Build the model on torch's current default device, in the case's dtype, with the weights of its seed."""
-        torch.manual_seed(self.case.seed or 0)
-        module = resolve(str(self.spec.build))(self.size.native, **self.spec.with_options(self.case.options))
-        if not isinstance(module, nn.Module):
-            raise BadSpec(f"{self.spec.build} returns {type(module).__name__}; expected an nn.Module")
-        return module.to(self.dtype)
+        """Build the model on torch's current default device, in the case's size and dtype, with weights of its seed."""
+        return trained.drawn(self.spec, self.case, self.size).to(self.dtype)
 
     def make_inputs(self, device: torch.device, seeded: bool = True, batch_size: int | None = None) -> data.Inputs:
         """Make one batch of inputs on a device; on the meta device and for shapes alone there is no seed to set."""
@@ -255,8 +252,8 @@ class Job:
 
     def measure(self, metric: str, **given: Any) -> dict[str, Value]:
         """Return a metric that is had in one go; a task yields all of its own. ``given`` is what it depends on."""
-        if self.task and metric in {m.name for m in self.task.metrics}:
-            return self.run_task(self.task)
+        if self.assignment and metric in self.assignment.task.metric_names:
+            return self.run_task(**given)
         measured: Value = getattr(self, f"measure_{metric}")(**given)
         return {metric: measured}
 
@@ -287,6 +284,17 @@ class Job:
     def measure_activations(self) -> Value:
         """Elements that products write for one sample."""
         return Value(value=self.per_sample(self.count().activations), convention="products")
+
+    def measure_tokens(self) -> Value:
+        """Tokens that one sample becomes: of a pair the source's."""
+        found = self.spec.tokens(self.size, self.case.options)
+        if found is None:
+            raise memory.Unmeasurable(f"{self.spec.name} does not tell how many tokens an input becomes")
+        return Value(value=found)
+
+    def measure_pairs(self) -> Value:
+        """Pairs of tokens."""
+        return Value(value=int(self.measure_tokens().value or 0) ** 2, convention="all pairs")
 
     def measure_sequential_operations(self) -> Value:
         """Longest chain of operators of a forward pass, on the meta device."""
@@ -380,10 +388,11 @@ class Job:
             counts = [step.forward, step.backward]
         bound = sum(roofline.bounds(count, ceilings).fused_bound for count in counts)
         work = sum(2 * count.macs + count.flops_fft for count in counts)
+        traffic = sum(map(roofline.fused_bytes, counts))
         if self.case.mode == "training":
-            held = params.count(self.on_meta())
-            bound += ADAMW_TRAFFIC * held.bytes / bandwidth
-        return Value(value=bound, unit="s", detail={"flops": work, "ceilings": vars(ceilings)})
+            updated = ADAMW_TRAFFIC * params.count(self.on_meta()).bytes
+            bound, traffic = bound + updated / bandwidth, traffic + updated
+        return Value(value=bound, unit="s", detail={"flops": work, "bytes": traffic, "ceilings": vars(ceilings)})
 
     def per_sample(self, count: int) -> int | float:
         """Share a batch's count among its samples."""
@@ -485,37 +494,23 @@ class Job:
 
     # trained
 
-    def run_task(self, task: TaskSpec) -> dict[str, Value]:
+    def run_task(self, checkpoint: str | None = None) -> dict[str, Value]:
         """Train on the task's data at the case's size, evaluate, and return all of the task's metrics."""
-        recipe = task.recipe(self.case.recipe)
-        load = resolve(str(task.data))
-        images, targets = data.stack(load("train"), self.size)
-        adapter = resolve(str(self.spec.adapters[task.kind]))(label_smoothing=recipe.label_smoothing)
-        device = self.driver.device
-        with device:
-            module = self.build()
+        assert self.assignment is not None
+        if self.dtype == torch.float64:
+            raise Unsupported("training is in float32, or by autocast in bfloat16 or float16")
 
-        def progress(step: int, loss: float) -> None:
-            send(self.channel, {"progress": f"step {step}/{recipe.steps}, loss {loss:.3f}"})
-
-        trained = train.train(
-            module, adapter, images.to(device, self.dtype), targets, recipe, self.case.seed or 0, progress
+        exam = trained.Exam(
+            self.spec,
+            self.case,
+            self.assignment,
+            device=self.driver.device,
+            dtype=self.dtype,
+            checkpoint=Path(checkpoint) if checkpoint else None,
+            progress=lambda text: send(self.channel, {"progress": text}),
         )
-        test_images, test_targets = data.stack(load("test"), self.size)
-        predictions = train.predict(module, adapter, test_images.to(device, self.dtype))
-        scores = resolve(str(task.evaluate))(predictions, test_targets)
-        detail = {
-            "recipe": to_json(recipe),
-            "train": {"n": len(targets), "hash": data.data_hash(images, targets)},
-            "test": {"n": len(test_targets), "hash": data.data_hash(test_images, test_targets)},
-            "curve": trained.curve,
-            "seconds": trained.seconds,
-        }
-        kinds = {m.name: m for m in task.metrics}
-        return {
-            name: Value(value=v, unit=kinds[name].unit, interval=(low, high), n=n, detail=detail)
-            for name, (v, low, high, n) in scores.items()
-        }
+        macs = self.per_sample(self.count().macs) if self.assignment.recipe.macs else 0.0
+        return exam.take(macs)
 
 
 def measure_ceilings(device: str, dtype: str, threads: int) -> dict[str, float]:

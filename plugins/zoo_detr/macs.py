@@ -43,6 +43,7 @@ def closed_form(
     frozen: int,
     aux: bool,
     blank_padding: bool,
+    norm: str,
 ) -> int:
     """Return the MACs of one image. The heads read every layer of the decoder."""
     maps = feature_maps(size, stages, trunk_width, block, dilation)
@@ -72,10 +73,12 @@ def closed_form_panoptic(
     frozen: int,
     aux: bool,
     blank_padding: bool,
+    norm: str,
 ) -> int:
     """Return the MACs of one image: those of the detector, of the attention map and of the mask head."""
     shape = (queries, width, heads, encoder_layers, decoder_layers, ff_width, dropout)
-    detector = closed_form(size, num_classes, *shape, block, stages, trunk_width, dilation, frozen, aux, blank_padding)
+    trunk_options = block, stages, trunk_width, dilation, frozen
+    detector = closed_form(size, num_classes, *shape, *trunk_options, aux, blank_padding, norm)
     maps = feature_maps(size, stages, trunk_width, block, dilation)
     n, d = area(maps[-1][0]), width
     attention_map = queries * d**2 + n * d**2 + queries * n * d

@@ -23,6 +23,7 @@ load and its counts are met. What is different:
    weights would grow past float16.
 6. The trunk can be narrower (``trunk_width``), shallower (``stages``), and less of it frozen (``frozen``).
 7. With ``blank_padding`` an image in a padded batch is exactly what it is alone.
+8. With ``norm="batch"`` the norms of the trunk learn, as one that is not pretrained needs.
 
 As in the original, and no accident: the heads read every layer of the decoder in inference too (0.08 of the 81.25
 GMACs of DETR-R50), and the trunk does not know of padding unless it is told. What convolutions make of the zeros beside
@@ -33,7 +34,7 @@ alone, not equal to it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
@@ -75,14 +76,26 @@ class FrozenNorm(nn.Module):
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=EPS)
 
 
+NORMS: dict[str, Callable[[int], nn.Module]] = {"frozen": FrozenNorm, "batch": nn.BatchNorm2d}
+
+
 class Trunk(nn.Module):
     """A ResNet without its classifier, of torchvision's blocks and with torchvision's names."""
 
-    def __init__(self, block: str, stages: str, width: int, dilation: bool, blank_padding: bool = False) -> None:
+    def __init__(
+        self,
+        block: str,
+        stages: str,
+        width: int,
+        dilation: bool,
+        blank_padding: bool = False,
+        norm: str = "frozen",
+    ) -> None:
         super().__init__()
         self.block, self.channels, self.blank_padding = block, width, blank_padding
+        self.norm = NORMS[norm]
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
-        self.bn1 = FrozenNorm(width)
+        self.bn1 = self.norm(width)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         depths = read_stages(stages)
         self.layer1 = self.stage(width, depths[0], stride=1)
@@ -96,11 +109,11 @@ class Trunk(nn.Module):
         out = planes * EXPANSION[self.block]
         shortcut = None
         if stride != 1 or self.channels != out:
-            shortcut = nn.Sequential(nn.Conv2d(self.channels, out, 1, stride, bias=False), FrozenNorm(out))
+            shortcut = nn.Sequential(nn.Conv2d(self.channels, out, 1, stride, bias=False), self.norm(out))
         make = BLOCKS[self.block]
-        blocks = [make(self.channels, planes, stride, shortcut, norm_layer=FrozenNorm)]
+        blocks = [make(self.channels, planes, stride, shortcut, norm_layer=self.norm)]
         self.channels = out
-        blocks += [make(out, planes, dilation=dilation, norm_layer=FrozenNorm) for _ in range(depth - 1)]
+        blocks += [make(out, planes, dilation=dilation, norm_layer=self.norm) for _ in range(depth - 1)]
         return nn.Sequential(*blocks)
 
     def start(self, blocks: int) -> None:
@@ -111,7 +124,7 @@ class Trunk(nn.Module):
         last = "bn3" if self.block == "bottleneck" else "bn2"
         for name, norm in self.named_modules():
             if name.endswith(f".{last}"):
-                nn.init.constant_(norm.get_buffer("weight"), blocks**-0.5)
+                nn.init.constant_(norm.weight, blocks**-0.5)
 
     def freeze(self, parts: int) -> None:
         """Stop training the first ``parts`` of stem, stage 1, ... stage 4."""
@@ -412,20 +425,25 @@ def build(
     frozen: int,
     aux: bool,
     blank_padding: bool,
+    norm: str,
 ) -> nn.Module:
     """Return a detector, the same for every size. ZooError when its options do not fit together."""
     check(width, heads, decoder_layers)
-    trunk = build_trunk(block, stages, trunk_width, dilation, frozen, blank_padding)
+    trunk = build_trunk(block, stages, trunk_width, dilation, frozen, blank_padding, norm)
     return Detr(trunk, num_classes, queries, width, heads, encoder_layers, decoder_layers, ff_width, dropout, aux)
 
 
-def build_trunk(block: str, stages: str, width: int, dilation: bool, frozen: int, blank_padding: bool) -> Trunk:
+def build_trunk(
+    block: str, stages: str, width: int, dilation: bool, frozen: int, blank_padding: bool, norm: str
+) -> Trunk:
     """Return a trunk with its first ``frozen`` parts not trained. ZooError when its options do not fit together."""
     if dilation and read_block(block) == "basic":
         raise ZooError("torchvision's basic blocks cannot dilate: expected dilation=False, or bottleneck blocks")
     if not 0 <= frozen <= len(PARTS):
         raise ZooError(f"frozen={frozen} is not a number of parts of the trunk: expected 0 to {len(PARTS)}")
-    trunk = Trunk(read_block(block), stages, width, dilation, blank_padding)
+    if norm not in NORMS:
+        raise ZooError(f"norm={norm!r} is not legal: a trunk has one of {', '.join(NORMS)}")
+    trunk = Trunk(read_block(block), stages, width, dilation, blank_padding, norm)
     trunk.freeze(frozen)
     return trunk
 

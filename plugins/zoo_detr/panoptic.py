@@ -129,6 +129,7 @@ def build(
     frozen: int,
     aux: bool,
     blank_padding: bool,
+    norm: str,
 ) -> nn.Module:
     """Return a panoptic model, the same for every size. ZooError when its options do not fit together."""
     check(width, heads, decoder_layers)
@@ -137,7 +138,7 @@ def build(
             f"a mask head cannot have width {width} and {heads} heads: expected 16, 32, 64 or a multiple of 128, "
             f"and a sum of both that is a multiple of {GROUPS}"
         )
-    trunk = build_trunk(block, stages, trunk_width, dilation, frozen, blank_padding)
+    trunk = build_trunk(block, stages, trunk_width, dilation, frozen, blank_padding, norm)
     return PanopticDetr(
         trunk, num_classes, queries, width, heads, encoder_layers, decoder_layers, ff_width, dropout, aux
     )

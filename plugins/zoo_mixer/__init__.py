@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from zoo import Cost, LayerSpec, ModelSpec, WeightSpec, hookimpl, image_classifier
+from zoo import Cost, LayerSpec, ModelSpec, Recipe, WeightSpec, hookimpl, image_classifier
 
 
 def tokens(size: int | tuple[int, int], patch_size: int, **options: object) -> int:
@@ -33,8 +33,22 @@ WEIGHTS = (
         preprocess=PREPROCESS,
     ),
 )
+# ImageNet from scratch: 300 epochs, of which 10,000 steps of 94,000 warm up.
+OWN = Recipe(
+    "own",
+    kind="classification",
+    batch_size=4096,
+    learning_rate=1e-3,
+    weight_decay=0.1,
+    warmup=0.1,
+    clip=1.0,
+    augment={"mirror": True, "shift": 4, "randaugment": "rand-m15-n2", "mixup": 0.5},
+    source="Tolstikhin et al. 2021, Section 3 and Table 4; the rate falls as a cosine here, not linearly, "
+    "random crops are small shifts, and there is no stochastic depth",
+)
 # What is the same in every variant. The shape of a variant is its options, so each is also an axis of a suite.
 COMMON: dict[str, Any] = {
+    "recipes": (OWN,),
     "family": "mixer",
     "build": "zoo_mixer.model:build",
     "closed_form": "zoo_mixer.macs:closed_form",

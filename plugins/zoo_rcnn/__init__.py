@@ -32,6 +32,7 @@ COMMON: dict[str, Any] = {
     "family": "faster_rcnn",
     "input": InputSpec("images", "resolution", params={"channels": 3}),
     "weights": (TORCHVISION,),
+    "adapters": {"detection": "zoo_rcnn.adapter:Detection"},
     "paper": "https://arxiv.org/abs/1506.01497",
     "licence": "BSD-3-Clause",
     "data_dependent": DATA_DEPENDENT,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from zoo import Cost, FlopFormula, LayerSpec, ModelSpec, hookimpl, image_classifier
+from zoo import Cost, FlopFormula, LayerSpec, ModelSpec, Recipe, hookimpl, image_classifier
 
 PAPER = "https://arxiv.org/abs/1906.05909"
 DEPTHS = {26: "1-2-4-1", 38: "2-3-5-2", 50: "3-4-6-3"}
@@ -17,8 +17,22 @@ def tokens(size: int | tuple[int, int], **options: object) -> int:
     return (height // 4) * (width // 4)
 
 
+# 130 epochs of ImageNet, of which 10 warm up.
+OWN = Recipe(
+    "own",
+    kind="classification",
+    batch_size=4096,
+    learning_rate=1.6,
+    weight_decay=1e-4,
+    optimizer="sgd",
+    optimizer_options={"momentum": 0.9, "nesterov": True},
+    warmup=10 / 130,
+    augment={"mirror": True, "shift": 4},
+    source="Ramachandran et al. 2019, Section 4.1; the weight decay is ResNet's, and there is no moving average",
+)
 # What is the same in every variant. The shape of a variant is its options, so each is also an axis of a suite.
 COMMON: dict[str, Any] = {
+    "recipes": (OWN,),
     "family": "sasa",
     "build": "zoo_sasa.model:build",
     "closed_form": "zoo_sasa.macs:closed_form",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from zoo import Cost, LayerSpec, ModelSpec, SizeRule, WeightSpec, ZooError, hookimpl, image_classifier
+from zoo import Cost, LayerSpec, ModelSpec, Recipe, SizeRule, WeightSpec, ZooError, hookimpl, image_classifier
 
 PAPER = "https://arxiv.org/abs/2103.14030"
 
@@ -24,8 +24,29 @@ def per_stage(text: str, what: str) -> tuple[int, ...]:
     return tuple(map(int, numbers))
 
 
+# 300 epochs of ImageNet-1K, of which 20 warm up; stochastic depth is the option drop_path.
+OWN = Recipe(
+    "own",
+    kind="classification",
+    batch_size=1024,
+    learning_rate=1e-3,
+    weight_decay=0.05,
+    warmup=20 / 300,
+    label_smoothing=0.1,
+    clip=5.0,
+    augment={
+        "mirror": True,
+        "shift": 4,
+        "randaugment": "rand-m9-mstd0.5-inc1",
+        "erase": 0.25,
+        "mixup": 0.8,
+        "cutmix": 1.0,
+    },
+    source="Liu et al. 2021, Appendix A2.1; random crops are small shifts here",
+)
 # What is the same in every variant. The shape of a variant is its options, so each is also an axis of a suite.
 COMMON: dict[str, Any] = {
+    "recipes": (OWN,),
     "family": "swin",
     "build": "zoo_swin.model:build",
     "closed_form": "zoo_swin.macs:closed_form",

@@ -55,7 +55,7 @@ def _spec(name: str, architecture: str, cfg: Mapping[str, Any]) -> ModelSpec:
         options={"num_classes": classes, "in_chans": channels},
         input=InputSpec("image", "resolution", params={"channels": "in_chans"}),
         sizes=size_rule(architecture, cfg),
-        adapters={"classification": "zoo.train:Classifier"},
+        adapters={"classification": "zoo.adapters:Classifier"},
         output={"": "batch num_classes"} if classes else {},
         weights=(weights(cfg),),
         published=("timm", architecture),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from zoo import InputSpec, ModelSpec, SizeRule, WeightSpec, hookimpl
+from zoo import InputSpec, ModelSpec, Recipe, SizeRule, WeightSpec, hookimpl
 
 VOCABULARY = 37_000  # byte pairs that English and German share (paper, Section 5.1)
 BYTES = 256
@@ -16,6 +16,22 @@ def tokens(size: int | tuple[int, int], **options: object) -> int:
     return 2 * size if isinstance(size, int) else sum(size)
 
 
+# The base model: 100,000 steps, of which 4,000 warm up to 512^-0.5 4000^-0.5 = 7e-4, on batches of 25,000 tokens. The
+# warm-up is the same share of any budget here, and the rate the same for any batch.
+OWN = Recipe(
+    "own",
+    kind="translation",
+    scales=False,
+    learning_rate=7e-4,
+    weight_decay=0.0,
+    optimizer="adam",
+    optimizer_options={"beta1": 0.9, "beta2": 0.98, "eps": 1e-9},
+    schedule="inverse_sqrt",
+    warmup=0.04,
+    label_smoothing=0.1,
+    average=5,
+    source="Vaswani et al. 2017, Sections 5.3, 5.4 and 6.1",
+)
 # What is the same in every variant. The shape of a variant is its options, so each is also an axis of a suite.
 COMMON: dict[str, Any] = {
     "family": "transformer",
@@ -31,6 +47,8 @@ COMMON: dict[str, Any] = {
             source="whoever trained a torch.nn.Transformer; it needs attention_bias=True and final_norm=True",
         ),
     ),
+    "adapters": {"translation": "zoo_transformer.adapter:Translation"},
+    "recipes": (OWN,),
     "paper": "https://arxiv.org/abs/1706.03762",
     "licence": "Apache-2.0",
 }

@@ -82,7 +82,8 @@ def beam_search(
     """Return ids (B, max_length) behind ``start``, filled up with ``end``, and their scores (B,).
 
     A score is the log probability over the length penalty; what has not ended after ``max_length`` tokens competes as
-    it stands. A sample is done when ``beams`` hypotheses have ended, or when none that goes on can still win.
+    it stands. A sample is done when none that goes on can still win, as in tensor2tensor. To stop when ``beams``
+    hypotheses have ended, as fairseq does, lets unlikely ones that are shorter end the search before the best does.
     """
     if beams < 1 or alpha < 0:
         raise ZooError(f"beam search with beams={beams} and alpha={alpha}; expected beams >= 1 and alpha >= 0")
@@ -114,7 +115,6 @@ class Search:
         self.scores[:, 0] = 0.0  # at first there is one hypothesis, the empty one
         self.best = torch.full((b,), -torch.inf, device=device)
         self.best_tokens = source.new_full((b, max_length), end)
-        self.ended = torch.zeros(b, dtype=torch.long, device=device)
         self.done = torch.zeros(b, dtype=torch.bool, device=device)
 
     def advance(self, logits: Tensor) -> Tensor:
@@ -132,7 +132,9 @@ class Search:
         self.scores = scores.gather(1, going_on)
         self.tokens = take(tokens, going_on)
         self.last = self.tokens[:, :, self.length - 1].flatten()
-        self.done |= (self.ended >= self.beams) | (self.best >= self.bound())
+        self.done |= self.best >= self.bound()
+        if self.beams == 1:  # which is greedy: what has ended is not gone on from
+            self.done |= ends[:, 0]
         first = torch.arange(len(origin), device=origin.device)[:, None] * self.beams
         return (first + origin.gather(1, going_on)).flatten()
 
@@ -152,7 +154,6 @@ class Search:
         better = (score > self.best) & ~self.done
         self.best = torch.where(better, score, self.best)
         self.best_tokens = torch.where(better[:, None], take(tokens, which[:, None])[:, 0], self.best_tokens)
-        self.ended += scores.isfinite().sum(dim=1)
 
     def bound(self) -> Tensor:
         """Return what no hypothesis that goes on can exceed (B,): log probabilities only fall."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from zoo import ModelSpec, WeightSpec, ZooError, hookimpl, image_classifier
+from zoo import ModelSpec, Recipe, WeightSpec, ZooError, hookimpl, image_classifier
 
 PAPER = "https://arxiv.org/abs/2010.11929"
 
@@ -36,8 +36,20 @@ def hybrid_tokens(size: int | tuple[int, int], stages: str, **options: object) -
     return -(-height // stride) * -(-width // stride) + 1
 
 
+# ImageNet from scratch: 300 epochs, of which 10,000 steps of 94,000 warm up.
+OWN = Recipe(
+    "own",
+    kind="classification",
+    batch_size=4096,
+    learning_rate=3e-3,
+    weight_decay=0.3,
+    warmup=0.1,
+    clip=1.0,
+    augment={"mirror": True, "shift": 4},
+    source="Dosovitskiy et al. 2021, Table 3 and Section 4.1; random crops are small shifts here",
+)
 # What is the same in every variant. The shape of a variant is its options, so each is also an axis of a suite.
-COMMON: dict[str, Any] = {"paper": PAPER, "licence": "Apache-2.0"}
+COMMON: dict[str, Any] = {"recipes": (OWN,), "paper": PAPER, "licence": "Apache-2.0"}
 REBUILDS = "position embeddings are built for the size"
 GOOGLE: dict[str, Any] = {
     "source": "google-research/vision_transformer, without a pre_logits layer (files of pre-training may have one)",

@@ -27,6 +27,7 @@ class HarnessMetric(Metric):
     sampled: bool = False
     derived: bool = False
     ratio_of: str = ""
+    whole: bool = False  # told with all its digits
     probed: bool = False  # in fresh processes, with batch sizes of its own
     title: str = ""
 
@@ -44,6 +45,8 @@ CONVENTIONS = {
     "norm, two for batch norm, none for attention that is one operator; of one sample",
     "5 n log2 n": "5 n log2 n for a complex Fourier transform, of one sample; in no count of MACs",
     "products": "elements that convolutions, linear layers and matrix products write, of one sample",
+    "local exponent": "the slope of the logarithm of a cost by that of n",
+    "all pairs": "the tokens squared, which attention of each to each would compare",
     "longest chain": "the most operators of a forward pass that each wait for the one before; a product of matrices is "
     "one, a recurrence one and more for each step",
     "layers times chain": "layers, stacked, until every token depends on every other or, where it looks back only, on "
@@ -90,6 +93,8 @@ METRICS: dict[str, HarnessMetric] = {
         HarnessMetric("flops_fft", title="FFT FLOPs"),
         HarnessMetric("uncounted_ops", title="Uncounted ops"),
         HarnessMetric("activations", title="Activations"),
+        HarnessMetric("tokens", whole=True, title="Tokens"),
+        HarnessMetric("pairs", title="Pairs of tokens"),
         HarnessMetric("sequential_operations", title="Sequential operations"),
         HarnessMetric("path_length", title="Longest path"),
         HarnessMetric("peak_memory_predicted", "B", title="Peak memory (predicted)"),

@@ -17,6 +17,7 @@ aten = torch.ops.aten
 OVERWRITES = {aten.copy_.default, aten.fill_.Scalar, aten.fill_.Tensor, aten.zero_.default}
 # Layers at most, of a stack: more than the longest path of any that lets news through.
 MOST_LAYERS = 10_000
+AT_ONCE = 32  # rows of a Jacobian
 
 
 class Chain(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -86,14 +87,19 @@ def sequential_operations(module: nn.Module, args: Sequence[Any], kwargs: Mappin
 def reach(module: nn.Module, x: Tensor) -> Tensor:
     """Return which tokens of the output depend on which of the input, (N, N) bool, by the Jacobian at random features.
 
-    ``x`` is (1, N, C), and so is what the module returns.
+    ``x`` is (1, N, C), and so is what the module returns. Rows of the Jacobian are taken side by side, each from a
+    sample of its own in a batch of the same ``x``.
     """
-    x = x.detach().requires_grad_()
-    out = module(x)
+    tokens = x.shape[1]
     draw = torch.Generator().manual_seed(0)
-    mixed = (out * torch.randn(out.shape, generator=draw, dtype=out.dtype)).sum(-1)[0]
-    rows = [torch.autograd.grad(row, x, retain_graph=True)[0][0].abs().sum(-1) > 0 for row in mixed]
-    return torch.stack(rows)
+    mix = torch.randn(x.shape, generator=draw, dtype=x.dtype)
+    found = []
+    for first in range(0, tokens, AT_ONCE):
+        rows = torch.arange(first, min(first + AT_ONCE, tokens))
+        same = x.detach().repeat(len(rows), 1, 1).requires_grad_()
+        chosen = (module(same) * mix).sum(-1)[torch.arange(len(rows)), rows]
+        found.append(torch.autograd.grad(chosen.sum(), same)[0].abs().sum(-1) > 0)
+    return torch.cat(found)
 
 
 def layers_to_reach(level: Callable[[int], nn.Module], x: Tensor) -> int | None:

@@ -50,6 +50,11 @@ def intensity(count: Count) -> float:
     return sum(kernel.calls * kernel.flops for kernel in count.kernels) / max(1, count.bytes)
 
 
+def fused_bytes(count: Count) -> int:
+    """Return the bytes behind ``fused_bound``: each product, transform, norm and reduction reads and writes once."""
+    return sum(kernel.calls * kernel.bytes for kernel in count.kernels if kernel.fused)
+
+
 def _seconds(kernels: Iterable[Kernel], ceilings: Ceilings) -> float:
     """Add up what each kernel takes at least."""
     return sum(k.calls * max(k.flops / ceilings.flops, k.bytes / ceilings.bandwidth) for k in kernels)
