@@ -13,6 +13,7 @@ from zoo import END, PADDING, START, Grouping, Recipe, Size, ZooError, decode_te
 from zoo_transformer.decode import beam_search
 
 BEAMS, ALPHA = 4, 0.6
+NO_TEXT = 255  # a byte that no text in UTF-8 has
 
 
 class Translation(Grouping):
@@ -52,7 +53,10 @@ class Translation(Grouping):
         return {"cross_entropy": entropy}
 
     def predict(self, model: nn.Module, inputs: Mapping[str, Any]) -> list[str]:
-        """Return the best text that a search with four beams finds for each source."""
+        """Return the best text that a search with four beams finds for each source.
+
+        A vocabulary may be larger than that of bytes: an id beyond it is a character that no reference has.
+        """
         source = inputs["source"]
         ids, _ = beam_search(
             model,  # type: ignore[arg-type]
@@ -64,4 +68,4 @@ class Translation(Grouping):
             alpha=ALPHA,
             source_padding=source == PADDING,
         )
-        return [decode_text(row) for row in ids.tolist()]
+        return [decode_text(row) for row in ids.clamp(max=NO_TEXT).tolist()]
