@@ -139,8 +139,9 @@ def test_macs_by_hand_hold_for_every_option_and_odd_sizes(name, size):
     assert counted(name, size, **options).macs == closed_form(name, size, **options)
     options["dilation"] = True
     assert counted(name, size, **options).macs == closed_form(name, size, **options)
-    options |= {"block": "basic", "dilation": False, "encoder_layers": 0, "decoder_layers": 1}
-    assert counted(name, size, **options).macs == closed_form(name, size, **options)
+    options |= {"block": "basic", "stages": "1-1-1-1", "encoder_layers": 0, "decoder_layers": 1}
+    for options["dilation"] in (False, True):
+        assert counted(name, size, **options).macs == closed_form(name, size, **options)
 
 
 def test_the_heads_read_every_layer_as_in_the_original():
@@ -287,7 +288,11 @@ def test_padded_batch_equals_single_images():
                 torch.testing.assert_close(together[key][i], alone[key][0], rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("options", [{}, {"dilation": True, "block": "bottleneck"}], ids=["plain", "DC5"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"dilation": True, "block": "bottleneck"}, {"dilation": True}],
+    ids=["plain", "DC5", "DC5 of one basic block"],
+)
 @pytest.mark.parametrize("sides", [((96, 64), (64, 160), (32, 32)), ((90, 61), (64, 133), (33, 40))])
 def test_with_the_padding_blanked_a_batch_equals_single_images_through_the_whole_model(options, sides):
     model = build("detr_nano", blank_padding=True, **options).double()
@@ -485,7 +490,7 @@ def test_every_option_changes_the_model():
         ({"heads": 5}, "width 64 cannot have 5 heads"),
         ({"width": 66, "heads": 1}, "width 66 cannot have 1 heads: expected a multiple of them and of 4"),
         ({"decoder_layers": 0}, "cannot have 0 decoder layers"),
-        ({"dilation": True}, "basic blocks cannot dilate"),
+        ({"dilation": True, "stages": "1-1-1-2"}, "basic blocks cannot dilate"),
         ({"norm": "layer"}, "norm='layer' is not legal: a trunk has one of frozen, batch"),
         ({"frozen": 6}, "frozen=6 is not a number of parts of the trunk: expected 0 to 5"),
         ({"block": "wide"}, "a trunk has no block 'wide'; its blocks: basic, bottleneck"),

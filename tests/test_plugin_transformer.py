@@ -14,11 +14,11 @@ import torch.nn.functional as F
 import zoo_transformer
 from models import build, closed_form, on_meta, params
 from torch import Tensor, nn
-from zoo_transformer import BYTES, decode
+from zoo_transformer import BYTES, adapter, decode
 from zoo_transformer.model import Decoder, DecoderLayer, Encoder, EncoderLayer, Past, Transformer, positions
 from zoo_transformer.weights import convert_torch
 
-from zoo import ModelSpec, ZooError, published
+from zoo import ModelSpec, Recipe, Size, ZooError, published
 from zoo.metrics.macs import count
 from zoo.spec import resolve
 
@@ -667,3 +667,54 @@ def test_decoding_of_nothing_is_refused():
         decode.beam_search(model, source, START, END, 3, beams=0)
     with pytest.raises(ZooError, match=r"alpha=-1\.0"):
         decode.beam_search(model, source, START, END, 3, alpha=-1.0)
+
+
+# -- translation ---------------------------------------------------------------------------------------------
+
+SENTENCES = [("ab", "xyz"), ("c", "z")]
+
+
+def translation(vocabulary: int = BYTES, **recipe: float) -> adapter.Translation:
+    """Return the adapter of a model."""
+    return adapter.Translation(Recipe("short", **recipe), {"vocab_size": vocabulary})
+
+
+def test_the_target_is_read_one_token_late_and_padding_comes_last():
+    inputs, after = translation().collate(SENTENCES, Size((4, 4), "tok"), training=True)
+    assert inputs["source"].tolist() == [[97, 98], [99, 0]]
+    assert inputs["target"].tolist() == [[1, 120, 121, 122], [1, 122, 0, 0]]
+    assert after.tolist() == [[120, 121, 122, 2], [122, 2, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("size", "vocabulary", "said"),
+    [
+        ((1, 4), BYTES, "a source has 2 tokens, and the size allows 1; give a larger size"),
+        ((4, 3), BYTES, "a target has 4 tokens, and the size allows 3; give a larger size"),
+        ((4, 4), 122, "a target has the token 122, of a vocabulary of 122"),
+    ],
+)
+def test_sentences_that_do_not_fit_are_refused(size, vocabulary, said):
+    with pytest.raises(ZooError, match=said):
+        translation(vocabulary).collate(SENTENCES, Size(size, "tok"), training=True)
+
+
+def test_labels_are_smoothed_in_training_only_and_padding_counts_for_nothing():
+    model, judge = tiny(), translation(label_smoothing=0.1)
+    logits = torch.randn(2, 4, BYTES, generator=torch.Generator().manual_seed(0))
+    model.forward = lambda *_: logits  # type: ignore[method-assign]
+    inputs, after = judge.collate(SENTENCES, Size((4, 4), "tok"), training=True)
+    surprise = -logits.log_softmax(-1)
+    real = after != 0
+    right = surprise.gather(-1, after[..., None])[..., 0][real].mean()
+    plain = judge.loss(model.eval(), inputs, after)["cross_entropy"]
+    smoothed = judge.loss(model.train(), inputs, after)["cross_entropy"]
+    torch.testing.assert_close(plain, right)
+    torch.testing.assert_close(smoothed, 0.9 * right + 0.1 * surprise[real].mean())
+
+
+def test_an_id_that_is_no_byte_is_a_character_that_no_reference_has(monkeypatch):
+    found = torch.tensor([[97, 3357, 98, 2], [99, 2, 0, 0]])
+    monkeypatch.setattr(adapter, "beam_search", lambda *_, **__: (found, None))
+    inputs, _ = translation(37_000).collate(SENTENCES, Size((4, 4), "tok"), training=False)
+    assert translation(37_000).predict(tiny(), inputs) == ["a\ufffdb", "c"]

@@ -437,8 +437,11 @@ def build_trunk(
     block: str, stages: str, width: int, dilation: bool, frozen: int, blank_padding: bool, norm: str
 ) -> Trunk:
     """Return a trunk with its first ``frozen`` parts not trained. ZooError when its options do not fit together."""
-    if dilation and read_block(block) == "basic":
-        raise ZooError("torchvision's basic blocks cannot dilate: expected dilation=False, or bottleneck blocks")
+    if dilation and read_block(block) == "basic" and read_stages(stages)[-1] > 1:
+        raise ZooError(
+            "torchvision's basic blocks cannot dilate: expected dilation=False, bottleneck blocks, or one block in the "
+            "last stage, which only does not stride"
+        )
     if not 0 <= frozen <= len(PARTS):
         raise ZooError(f"frozen={frozen} is not a number of parts of the trunk: expected 0 to {len(PARTS)}")
     if norm not in NORMS:

@@ -50,23 +50,27 @@ def fpn(
     stages: str,
     *published: str,
     default: str = "800x1066px",
-    num_classes: int = 91,
-    channels: int = 256,
-    hidden: int = 1024,
-    anchor_size: int = 32,
-    trainable_layers: int = 3,
     notes: str = "",
+    **others: Any,
 ) -> ModelSpec:
-    """Return the spec of one variant with a feature pyramid; ``published`` are globs of its published names."""
+    """Return the spec of one variant with a feature pyramid; ``published`` are globs of its published names.
+
+    ``others`` are options in which it differs from those of the paper's tables.
+    """
     options: dict[str, Any] = {
-        "num_classes": num_classes,
+        "num_classes": 91,
         "block": block,
         "stages": stages,
-        "channels": channels,
-        "hidden": hidden,
-        "anchor_size": anchor_size,
-        "trainable_layers": trainable_layers,
+        "channels": 256,
+        "hidden": 1024,
+        "anchor_size": 32,
+        "trainable_layers": 3,
         "norm_eps": 1e-5,
+        "trunk_width": 64,
+        "norm": "frozen",
+        "proposals": 1000,
+        "rois": 512,
+        **others,
     }
     return ModelSpec(
         name,
@@ -74,7 +78,7 @@ def fpn(
         options=options,
         sizes=sizes(default),
         published=("Faster R-CNN", *published) if published else (),
-        skips=UNTRAINED if num_classes > 20 else SKIPS,
+        skips=UNTRAINED if options["num_classes"] > 20 else SKIPS,
         notes=f"{notes}; {NOTES}" if notes else NOTES,
         **COMMON,
     )
@@ -115,9 +119,14 @@ def zoo_models() -> Iterator[ModelSpec]:
         "1-1-1-1",
         default="128px",
         num_classes=11,
-        channels=64,
+        channels=32,
         hidden=128,
         anchor_size=8,
         trainable_layers=5,
-        notes="not a variant of the paper: a ResNet-10 and anchors for small images, small enough for two cores",
+        trunk_width=16,
+        norm="batch",
+        proposals=100,
+        rois=64,
+        notes="not a variant of the paper: a narrow ResNet-10, all trained, and anchors for small images, small enough "
+        "for two cores",
     )

@@ -12,6 +12,8 @@ beside the Detectron2 models that the table prints:
    all others to the short side of that size, or less where their long side would pass its long side: a model built for
    800x1333px scales as torchvision's default does.
 5. Under autocast boxes have its dtype: in bfloat16 they are rounded to 2 pixels from 256 on, to 4 from 512 on.
+6. The trunk can be narrower (``trunk_width``) and its norms can learn (``norm="batch"``), as those of one that is not
+   pretrained need; fewer ``proposals`` can be kept, and fewer of them (``rois``) learned from.
 
     list of images (3, H, W) in [0, 1]
       -> normalised, scaled, padded to one batch              (B, 3, H', W')
@@ -39,6 +41,7 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 from zoo import ZooError
 
 BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
+NORMS = {"frozen": FrozenBatchNorm2d, "batch": nn.BatchNorm2d}
 PLANES = (64, 128, 256, 512)
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 PARTS = ("conv1", "bn1", "relu", "maxpool", *STAGES)  # of a ResNet, without its pooling and classifier
@@ -54,16 +57,47 @@ Side = int | tuple[int, int]
 # -- trunks --------------------------------------------------------------------------------------------------
 
 
-def make_trunk(block: str, stages: str, trainable_layers: int, norm_eps: float, dilated: bool = False) -> nn.Module:
-    """Return a ResNet with frozen norms, of whose five parts the last ``trainable_layers`` train."""
+class NarrowResNet(ResNet):  # type: ignore[misc]
+    """torchvision's ResNet with ``width`` channels behind its stem instead of 64, all stages narrower by as much."""
+
+    def __init__(self, width: int, block: type[BasicBlock | Bottleneck], stages: list[int], **options: Any) -> None:
+        self.width = width
+        super().__init__(block, stages, **options)
+        if width != PLANES[0]:
+            self.conv1 = nn.Conv2d(3, width, kernel_size=7, stride=2, padding=3, bias=False)
+            nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
+            self.bn1 = self._norm_layer(width)
+
+    def _make_layer(self, block: Any, planes: int, *args: Any, **options: Any) -> nn.Sequential:
+        if planes == PLANES[0]:  # the first stage, on what the stem gives
+            self.inplanes = self.width
+        stage: nn.Sequential = super()._make_layer(block, planes * self.width // PLANES[0], *args, **options)
+        return stage
+
+
+def make_trunk(
+    block: str,
+    stages: str,
+    trainable_layers: int,
+    norm_eps: float,
+    dilated: bool = False,
+    width: int = PLANES[0],
+    norm: str = "frozen",
+) -> nn.Module:
+    """Return a ResNet, of whose five parts the last ``trainable_layers`` train."""
     if block not in BLOCKS:
         raise ZooError(f"a ResNet has no block {block!r}; its blocks: {', '.join(BLOCKS)}")
     if not 0 <= trainable_layers <= len(FROM_THE_END):
         raise ZooError(f"trainable_layers={trainable_layers} is not legal: a trunk has from 0 to {len(FROM_THE_END)}")
-    trunk: nn.Module = ResNet(
+    if norm not in NORMS:
+        raise ZooError(f"norm={norm!r} is not legal: a trunk has one of {', '.join(NORMS)}")
+    if width < 1:
+        raise ZooError(f"trunk_width={width} is not legal: expected at least 1 channel")
+    trunk: nn.Module = NarrowResNet(
+        width,
         BLOCKS[block],
         read_stages(stages),
-        norm_layer=partial(FrozenBatchNorm2d, eps=norm_eps),
+        norm_layer=partial(NORMS[norm], eps=norm_eps),
         replace_stride_with_dilation=[False, False, dilated],
     )
     for name, parameter in trunk.named_parameters():
@@ -105,17 +139,24 @@ def build_fpn(
     anchor_size: int,
     trainable_layers: int,
     norm_eps: float,
+    trunk_width: int,
+    norm: str,
+    proposals: int,
+    rois: int,
 ) -> nn.Module:
     """Return a Faster R-CNN with a pyramid of ``channels``; anchors double from ``anchor_size`` pixels with each level.
 
-    ZooError when ``block``, ``stages`` or ``trainable_layers`` cannot be.
+    At most ``proposals`` of an image are kept, twice as many in training, where ``rois`` of them are learned from.
+    ZooError when ``block``, ``stages``, ``trainable_layers``, ``trunk_width`` or ``norm`` cannot be.
     """
-    trunk = make_trunk(block, stages, trainable_layers, norm_eps)
+    trunk = make_trunk(block, stages, trainable_layers, norm_eps, width=trunk_width, norm=norm)
     levels = [str(level) for level in range(len(STAGES))]
-    inputs = [planes * BLOCKS[block].expansion for planes in PLANES]
+    inputs = [trunk_width * 2**level * BLOCKS[block].expansion for level in range(len(STAGES))]
     pyramid = BackboneWithFPN(trunk, dict(zip(STAGES, levels, strict=True)), inputs, channels)
     anchors = AnchorGenerator(tuple((side,) for side in sides(anchor_size)), (RATIOS,) * 5)
-    return detector(size, pyramid, levels, anchors, num_classes, hidden)
+    kept = {f"rpn_{when}_nms_top_n_train": 2 * proposals for when in ("pre", "post")}
+    kept |= {f"rpn_{when}_nms_top_n_test": proposals for when in ("pre", "post")}
+    return detector(size, pyramid, levels, anchors, num_classes, hidden, **kept, box_batch_size_per_image=rois)
 
 
 def build_dc5(
@@ -143,7 +184,7 @@ def detector(
     anchors: Any,
     num_classes: int,
     hidden: int,
-    **proposals: int,
+    **counts: int,
 ) -> nn.Module:
     """Return torchvision's detector on features: with ``size`` as its scale, and a head of two linear layers."""
     short, long = sorted((size, size) if isinstance(size, int) else size)
@@ -155,6 +196,6 @@ def detector(
         box_roi_pool=MultiScaleRoIAlign(levels, ROI_SIDE, sampling_ratio=2),
         box_head=TwoMLPHead(features.out_channels * ROI_SIDE**2, hidden),
         box_predictor=FastRCNNPredictor(hidden, num_classes),
-        **proposals,
+        **counts,
     )
     return model
