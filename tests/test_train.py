@@ -170,6 +170,15 @@ def test_parts_of_a_model_have_rates_of_their_own_and_decay_spares_vectors():
     }
 
 
+def test_each_loss_has_the_factor_of_the_first_glob_that_its_name_fits():
+    class Several:
+        def loss(self, model: nn.Module, inputs: torch.Tensor, targets: object) -> dict[str, torch.Tensor]:
+            return {"class": inputs, "class_0": inputs * 10, "l1": inputs * 100}
+
+    sum_of = train.Losses(nn.Identity(), Several(), {"class*": 3.0, "class_0": 5.0})
+    assert float(sum_of(torch.tensor(1.0), None)) == 133.0
+
+
 def test_a_recipe_of_the_authors_takes_the_budget_and_scales_its_rate_with_the_batch():
     own = Recipe("own", kind="classification", batch_size=1024, learning_rate=1e-3, clip=1.0)
     taken = own.on_budget_of(Recipe("quick", steps=300, batch_size=64, learning_rate=9.0))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from zoo import data
 from zoo.augment import Augmentation
-from zoo.recipe import Recipe
+from zoo.recipe import Recipe, factor_of
 from zoo.spec import Scalar, Size
 
 Sample = tuple[Any, Any]
@@ -51,7 +50,7 @@ class Grouping:
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                factor = next((f for glob, f in recipe.rates.items() if fnmatch.fnmatchcase(name, glob)), 1.0)
+                factor = factor_of(name, recipe.rates)
                 decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
                 groups.setdefault((factor, decay), []).append(parameter)
         return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -25,9 +26,10 @@ class Recipe:
     by name, with ``optimizer_options`` (``beta1``, ``beta2``, ``eps``, ``momentum``, ...). ``schedule`` begins with a
     linear warm-up over ``warmup_steps``, or over the share ``warmup`` of the budget; ``cosine`` then falls to zero,
     ``step`` falls tenfold after the share ``decay_at``, ``inverse_sqrt`` falls with the square root of the steps, and
-    ``learning_rate`` is the highest. ``rates`` are factors of it for parameters that fit a glob. Gradients are clipped
-    to the norm ``clip`` (0: never). The weights that are judged are the mean of the last ``average`` twentieths of the
-    training (0: the last ones). ``augment`` says how images are changed, see :mod:`zoo.augment`.
+    ``learning_rate`` is the highest. ``rates`` are factors of it for parameters whose names fit a glob, ``losses`` are
+    factors of the losses whose names do. Gradients are clipped to the norm ``clip`` (0: never). The weights that are
+    judged are the mean of the last ``average`` twentieths of the training (0: the last ones). ``augment`` says how
+    images are changed, see :mod:`zoo.augment`.
 
     A model's own recipe is for one ``kind`` of task, and takes its budget and batch size from the task's first recipe:
     its rate is that of ``batch_size`` samples and ``scales`` with it: linearly with SGD (Goyal et al. 2017), with
@@ -52,6 +54,7 @@ class Recipe:
     decay_at: float = 1.0
     clip: float = 0.0
     rates: Mapping[str, float] = field(default_factory=dict)
+    losses: Mapping[str, float] = field(default_factory=dict)
     average: int = 0
     augment: Mapping[str, Setting] = field(default_factory=dict)
     scales: bool = True
@@ -92,3 +95,8 @@ class Recipe:
         """Return what the rate is multiplied by for another batch."""
         share = batch_size / self.batch_size if self.scales else 1.0
         return share if self.optimizer in LINEAR else math.sqrt(share)
+
+
+def factor_of(name: str, factors: Mapping[str, float]) -> float:
+    """Return the factor of the first glob that a name fits, 1 where it fits none."""
+    return next((factor for glob, factor in factors.items() if fnmatch.fnmatchcase(name, glob)), 1.0)

@@ -11,7 +11,7 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,7 @@ from torch.utils._pytree import tree_map
 
 from zoo.adapters import Adapter, Sample
 from zoo.errors import ZooError
-from zoo.recipe import Recipe
+from zoo.recipe import Recipe, factor_of
 from zoo.spec import Size
 
 EVALUATION_BATCH = 128
@@ -169,13 +169,14 @@ def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, ticks: int) 
 class Losses(nn.Module):
     """A model with its losses, so that one forward pass yields what is differentiated."""
 
-    def __init__(self, model: nn.Module, adapter: Adapter) -> None:
+    def __init__(self, model: nn.Module, adapter: Adapter, factors: Mapping[str, float] | None = None) -> None:
         super().__init__()
-        self.model, self.adapter = model, adapter
+        self.model, self.adapter, self.factors = model, adapter, factors or {}
 
     def forward(self, inputs: Any, targets: Any) -> Tensor:
-        """Return the sum of the losses of a batch."""
-        return torch.stack([part.float() for part in self.adapter.loss(self.model, inputs, targets).values()]).sum()
+        """Return the sum of the losses of a batch, each times its factor."""
+        losses = self.adapter.loss(self.model, inputs, targets)
+        return torch.stack([part.float() * factor_of(name, self.factors) for name, part in losses.items()]).sum()
 
 
 @dataclass
@@ -215,7 +216,7 @@ class Training:
 
     def run(self) -> Trained:
         """Train to the end of the budget. Diverged names the step at which the loss stopped being finite."""
-        losses = Losses(self.model, self.adapter).train()
+        losses = Losses(self.model, self.adapter, self.recipe.losses).train()
         run: nn.Module = losses
         if distributed.is_initialized():  # an adapter may leave parts of a model out
             run = DistributedDataParallel(losses, find_unused_parameters=True)

@@ -1,4 +1,4 @@
-"""What a digit-scene is painted with: grounds, lines, blobs, digits from 12 to 112 pixels, and who owns each pixel.
+"""What a digit-scene is painted with: grounds, lines, blobs, digits from 16 to 112 pixels, and who owns each pixel.
 
 Every function draws from the numpy generator that it is given, and from nothing else.
 """
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 SIDE = 128
-SMALLEST, LARGEST = 12, 112  # pixels: the side of a square as large as a digit's box
+SMALLEST, LARGEST = 16, 112  # pixels: the side of a square as large as a digit's box
 LONGEST = 124  # pixels: the longest side of a digit's box
 INK = 0.4  # of full ink: the outline of a digit
 TRIES = 15

@@ -1,4 +1,4 @@
-"""Digit-scenes: 1 to 5 real digits of 12 to 112 pixels among lines, blobs and fragments, 128x128. No download.
+"""Digit-scenes: 1 to 5 real digits of 16 to 112 pixels among lines, blobs and fragments, 128x128. No download.
 
 A scene depends on its split and number only. Scenes to train on hold digits of the training split of ``digits``, scenes
 to test on those of the test split. A box is that of the pixels that can be seen, as COCO draws them; at least half of
@@ -35,8 +35,8 @@ from zoo_digits.painting import (
     somewhere,
 )
 
-SCENES = {"train": 4000, "test": 200}
-MOST = 5  # digits a scene
+SCENES = {"train": 16_000, "test": 200}
+MOST, MOST_CLUTTER = 5, 4  # digits a scene; pieces of clutter behind them, before up to two lines
 VISIBLE = 0.5  # of a digit's ink: what must be seen of it
 BACKGROUND, CLUTTER = 11, 12
 CATEGORIES = {label: label < BACKGROUND for label in range(1, 13)}  # label: is it a thing? a digit's is digit + 1
@@ -47,7 +47,7 @@ SEED = 2017
 
 
 def load(split: str, scenes: int | None = None) -> Scenes:
-    """Return the scenes of ``"train"`` (4,000) or ``"test"`` (200), or ``scenes`` of them, composed when asked for."""
+    """Return the scenes of ``"train"`` (16,000) or ``"test"`` (200), or ``scenes`` of them, composed when asked for."""
     if split not in SCENES:
         raise ZooError(f"the data of digit-scenes has no split {split!r}; its splits: {', '.join(SCENES)}")
     return Scenes(split, SCENES[split] if scenes is None else scenes)
@@ -57,7 +57,7 @@ class Scenes(Samples):
     """Scenes as ``(image, target)``: uint8 (3, 128, 128), and boxes with a map of segments.
 
     A target has ``image_id``, ``size``, ``boxes`` (T, 4) left, top, right, bottom in pixels, ``labels`` (T,), ``area``
-    (T,), ``crowd`` (T,), ``categories``, ``map`` int32 (H, W) of segment ids, and ``segments``.
+    (T,), ``crowd`` (T,), ``categories``, ``map`` uint8 (H, W) of segment ids, and ``segments``.
     """
 
     def __init__(self, split: str, scenes: int) -> None:
@@ -83,7 +83,7 @@ class Scenes(Samples):
         draw = np.random.default_rng(key)
         canvas = ground(draw)
         labels: list[int] = []
-        for _ in range(draw.integers(2, 9)):
+        for _ in range(draw.integers(MOST_CLUTTER + 1)):
             self._add_clutter(draw, canvas)
         # The largest first: what is painted later hides what was painted before.
         sizes = [log_uniform(draw, SMALLEST, LARGEST) for _ in range(draw.integers(1, MOST + 1))]
@@ -133,7 +133,7 @@ def _target(number: int, canvas: Canvas, labels: list[int]) -> dict[str, Any]:
         ),
         "crowd": torch.zeros(len(labels), dtype=torch.bool),
         "categories": CATEGORIES,
-        "map": torch.from_numpy(canvas.owner + 1),  # 0 would be void: every pixel is something
+        "map": torch.from_numpy((canvas.owner + 1).astype(np.uint8)),  # 0 would be void: every pixel is something
         "segments": _segments(canvas, [BACKGROUND, CLUTTER, *labels]),
     }
 
