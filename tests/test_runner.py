@@ -415,6 +415,17 @@ def test_dry_run_predicts_time_and_memory_and_touches_nothing(suite_file, tmp_pa
     assert not (tmp_path / "runs").exists()
 
 
+def test_dry_run_predicts_trainings_of_steps_and_of_epochs(suite_file, zoo):
+    groups = [f"  - {{models: [vit_nano], task: digits, recipe: {r}, metrics: [top1]}}\n" for r in ("quick", "equal")]
+    done = zoo("run", str(suite_file("schema: 1\ngroups:\n" + "".join(groups))), "--dry-run")
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("vit_nano")]
+    quick, equal = (float(line.split(" s ")[0].split()[-1]) for line in lines)
+    assert quick > 5
+    steps = -(-40 * 1437 // 48)  # 40 epochs of 1,437 samples in batches of 48
+    assert equal / quick == pytest.approx(steps / 300, rel=0.05)
+
+
 def test_samples_are_integer_nanoseconds_with_an_interval(suite_file, tmp_path, zoo):
     text = "schema: 1\ngroups:\n  - {models: [resnet_nano], axes: {size: 32}, metrics: [latency, throughput]}\n"
     assert zoo("run", str(suite_file(text))).returncode == 0

@@ -41,7 +41,6 @@ def exam(model: str | ModelSpec, task: TaskSpec, recipe: Recipe = BRIEF, weights
     spec = REGISTRY.model(model) if isinstance(model, str) else model
     options = {k: v for k, v in task.model_options.items() if spec.knobs[k] != v}
     given = Case(spec.name, **{"size": spec.sizes.default, "task": task.name, "seed": 0, "options": options, **case})
-
     return Exam(spec, given, Assignment(task, recipe, weights), torch.device("cpu"), torch.float32)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from zoo import jsonio
@@ -22,6 +22,7 @@ from zoo.store import Store
 FLOPS_PER_CORE = 30e9
 FLOPS_ON_GPU = 10e12
 START_SECONDS = 0.5
+TRAINING = "training_macs"
 
 
 @dataclass(frozen=True)
@@ -49,37 +50,49 @@ def forecast(work: Work, registry: Registry, store: Store, pool: Pool) -> Foreca
     """Predict one case: its memory by fake tensors, its time from the last run here or from its MACs."""
     if work.planned.illegal:
         return Forecast(work, 0.0, "rough", None, f"unsupported: {work.planned.illegal}")
-    values = static_values(work, registry, pool)
+    values, problem = static_values(work, registry, pool)
     memory = values[PREDICTED].value if PREDICTED in values else None
-    macs = values["macs"].value if "macs" in values else None
     on_cpu, limits = work.planned.case.device == "cpu", work.planned.limits
     too_much = on_cpu and memory is not None and memory > allowed_memory(limits, "cpu")
-    problem = "oom: predicted to need more memory than is allowed" if too_much else ""
+    problem = "oom: predicted to need more memory than is allowed" if too_much else problem
     before = seconds_before(work, store)
-    seconds = before if before is not None else rough_seconds(work, registry, float(macs or 0))
+    seconds = before if before is not None else rough_seconds(work, values)
     source = "rough" if before is None else "measured before"
     return Forecast(work, min(seconds, work.planned.limits.time), source, int(memory) if memory else None, problem)
 
 
-def static_values(work: Work, registry: Registry, pool: Pool) -> dict[str, Value]:
-    """Return the MACs and the predicted memory of a case; what cannot be had is left out."""
-    case, found = work.planned.case, {}
+def static_values(work: Work, registry: Registry, pool: Pool) -> tuple[dict[str, Value], str]:
+    """Return the MACs of a case and its training and its predicted memory, and why its task will not run.
+
+    What cannot be had is left out. Data are read only to know how long an epoch is.
+    """
+    case, found, problem = work.planned.case, {}, ""
     spec = registry.model(case.model)
     try:
         worker = Worker(pool.server(case.threads or 1, spec), lambda _: None)
     except Died:
-        return {}
+        return {}, ""
     try:
         deadline = time.monotonic() + STATIC_SECONDS
         worker.prepare("static", spec, work.planned.assignment, case, 0, deadline, registry.for_workers)
         for metric in ("macs", PREDICTED):
-            reply = worker.ask({"do": "measure", "metric": metric}, deadline)
-            found[metric] = jsonio.from_json(Value, reply["values"][metric])
+            found[metric] = ask(worker, metric, deadline)
+        if work.wanted["task"]:
+            try:
+                found[TRAINING] = ask(worker, TRAINING, deadline)
+            except Died as died:
+                problem = f"{died.status}: {died.reason}"
     except Died:
         pass
     finally:
         worker.close()
-    return found
+    return found, problem
+
+
+def ask(worker: Worker, metric: str, deadline: float) -> Value:
+    """Return a metric that a worker works out. Died when it cannot."""
+    reply = worker.ask({"do": "measure", "metric": metric}, deadline)
+    return jsonio.from_json(Value, reply["values"][metric])
 
 
 def seconds_before(work: Work, store: Store) -> float | None:
@@ -94,9 +107,10 @@ def seconds_before(work: Work, store: Store) -> float | None:
     return total
 
 
-def rough_seconds(work: Work, registry: Registry, macs: float) -> float:
+def rough_seconds(work: Work, values: Mapping[str, Value]) -> float:
     """Estimate a case from its MACs: building it, the budget of each sampled metric, and training."""
     case = work.planned.case
+    macs, training = (float(values[name].value or 0) if name in values else 0.0 for name in ("macs", TRAINING))
     passes = 1 if case.mode == "inference" else 3
     flops = FLOPS_ON_GPU if case.device == "cuda" else FLOPS_PER_CORE * (case.threads or 1)
     call = passes * 2 * macs * case.batch_size / flops
@@ -109,8 +123,7 @@ def rough_seconds(work: Work, registry: Registry, macs: float) -> float:
     if work.wanted["memory"]:
         seconds += START_SECONDS + 4 * call
     if work.wanted["task"] and work.planned.assignment:
-        recipe = work.planned.assignment.recipe
-        seconds += recipe.seconds + 2 * (recipe.macs or recipe.steps * recipe.batch_size * 3 * macs) / flops
+        seconds += work.planned.assignment.recipe.seconds + 2 * training / flops
     return seconds
 
 

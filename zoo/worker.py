@@ -494,23 +494,34 @@ class Job:
 
     # trained
 
+    def measure_training_macs(self) -> Value:
+        """Multiply-accumulates of the whole training that the recipe has a budget for."""
+        exam = self.exam()
+        recipe, macs = exam.assignment.recipe, self.per_sample(self.count().macs)
+        samples = len(exam.data("train")) if recipe.epochs else recipe.batch_size
+        steps = train.Budget.of(recipe, samples, macs).steps
+        return Value(value=steps * min(recipe.batch_size, samples) * train.PASSES * macs)
+
     def run_task(self, checkpoint: str | None = None) -> dict[str, Value]:
         """Train on the task's data at the case's size, evaluate, and return all of the task's metrics."""
-        assert self.assignment is not None
         if self.dtype == torch.float64:
             raise Unsupported("training is in float32, or by autocast in bfloat16 or float16")
+        exam = self.exam(Path(checkpoint) if checkpoint else None)
+        macs = self.per_sample(self.count().macs) if exam.assignment.recipe.macs else 0.0
+        return exam.take(macs)
 
-        exam = trained.Exam(
+    def exam(self, checkpoint: Path | None = None) -> trained.Exam:
+        """Return the case with its task, which is kept in ``checkpoint`` while it trains."""
+        assert self.assignment is not None
+        return trained.Exam(
             self.spec,
             self.case,
             self.assignment,
             device=self.driver.device,
             dtype=self.dtype,
-            checkpoint=Path(checkpoint) if checkpoint else None,
+            checkpoint=checkpoint,
             progress=lambda text: send(self.channel, {"progress": text}),
         )
-        macs = self.per_sample(self.count().macs) if self.assignment.recipe.macs else 0.0
-        return exam.take(macs)
 
 
 def measure_ceilings(device: str, dtype: str, threads: int) -> dict[str, float]:
