@@ -160,6 +160,7 @@ def test_a_failing_capture_leaves_the_other_times_and_a_driver_that_is_silent_is
     assert found["slow_device", "latency"].detail["conditions"] == unknown
 
 
+@pytest.mark.slow
 def test_throttled_requests_are_taken_again_and_a_gpu_that_stays_hot_has_no_number(cuda: Any) -> None:
     name = "nvmlDeviceGetCurrentClocksEventReasons"
     _, found = cuda("slow_device", "latency", **{**FINE, name: [*[0] * 5, 0x40, 0]})

@@ -17,6 +17,7 @@ def test_generated_parts_are_up_to_date(document):
     assert renewed(text) == text, "run python tests/readme.py"
 
 
+@pytest.mark.slow
 def test_the_lectures_detr_in_one_file_is_checked_and_run(tmp_path, zoo, suite_file):
     path = ROOT / "tests" / "detr_lecture.py"
     checked = zoo("check", "detr_lecture", "--plugin", str(path))

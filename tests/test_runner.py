@@ -218,6 +218,7 @@ def test_a_model_that_leaks_or_changes_settings_changes_nothing_for_the_next(run
     assert found["healthy", "latency"].status == "ok"
 
 
+@pytest.mark.slow
 def test_model_that_sleeps_for_ever_times_out(run_hostile):
     began = time.monotonic()
     done, found = run_hostile("sleeper", "healthy", time=12)
@@ -244,6 +245,7 @@ def test_model_whose_import_kills_the_process_is_a_row(site, suite_file, tmp_pat
     assert found["resnet_nano", "latency"].status == "ok"
 
 
+@pytest.mark.slow
 def test_run_again_measures_nothing_and_an_edit_runs_only_its_cases(tiny_file, suite_file, tmp_path, zoo):
     path = suite_file(
         "schema: 1\ngroups:\n  - {models: [resnet_nano], axes: {size: 32}, metrics: [params, peak_memory]}\n"
@@ -573,6 +575,7 @@ def run_beside(tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_cases_are_timed_beside_their_baseline_and_one_that_dies_spoils_nothing(run_beside, tmp_path):
     done, results, found = run_beside("healthy")
     assert done.returncode == 1

@@ -16,6 +16,7 @@ def made(tmp_path: Path) -> Path:
     return scaffold.write("my_arch", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_new_plugin_passes_its_own_tests_and_runs_in_a_suite_unchanged(made, site, zoo):
     shutil.copytree(made / "zoo_my_arch", site.folder / "zoo_my_arch")
     info = site.folder / "zoo_my_arch-0.1.0.dist-info"
