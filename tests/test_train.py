@@ -170,6 +170,36 @@ def test_parts_of_a_model_have_rates_of_their_own_and_decay_spares_vectors():
     }
 
 
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [
+        ("420s", {"seconds": 420.0}),
+        ("30steps", {"steps": 30}),
+        ("2.5epochs", {"epochs": 2.5}),
+        ("1e15macs", {"macs": 1e15}),
+    ],
+)
+def test_a_recipe_may_have_another_budget_and_its_warm_up_keeps_its_share(text, budget):
+    recipe = Recipe("r", steps=300, warmup_steps=30, learning_rate=1e-3)
+    found = recipe.with_budget(text)
+    assert (found.name, found.warmup, found.warmup_steps, found.learning_rate) == (f"r@{text}", 0.1, 0, 1e-3)
+    assert {
+        name: getattr(found, name) for name in ("steps", "epochs", "seconds", "macs") if getattr(found, name)
+    } == budget
+    assert Recipe("own", epochs=3, warmup_steps=4000).with_budget(text).warmup_steps == 4000
+
+
+@pytest.mark.parametrize("text", ["", "420", "s", "0s", "-3s", "3 s", "3hours", "nansteps", "1e999steps"])
+def test_what_is_no_budget_is_refused(text):
+    with pytest.raises(BadSpec, match="expected a recipe that trains, and after @ a budget such as 420s, 300steps"):
+        Recipe("r", steps=300).with_budget(text)
+
+
+def test_a_recipe_that_trains_nothing_has_no_budget():
+    with pytest.raises(BadSpec, match="recipe as_it_is@3s is not legal: expected a recipe that trains"):
+        Recipe("as_it_is").with_budget("3s")
+
+
 def test_each_loss_has_the_factor_of_the_first_glob_that_its_name_fits():
     class Several:
         def loss(self, model: nn.Module, inputs: torch.Tensor, targets: object) -> dict[str, torch.Tensor]:

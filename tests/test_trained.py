@@ -124,6 +124,8 @@ def test_recipes_of_the_authors_are_taken_by_name():
     recipe = task.recipe("own", REGISTRY.model("detr_nano").recipes, "detr_nano")
     assert (recipe.clip, recipe.schedule, recipe.steps) == (0.1, "step", task.recipes[0].steps)
     assert "mirror" not in recipe.augment  # of a digit it is none
+    brief = task.recipe("own@90s", REGISTRY.model("detr_nano").recipes, "detr_nano")
+    assert (brief.name, brief.seconds, brief.clip, brief.decay_at) == ("own@90s", 90.0, 0.1, recipe.decay_at)
     with pytest.raises(ZooError, match="no recipe 'own' for the model faster_rcnn_nano; its recipes: equal, quick"):
         task.recipe("own", REGISTRY.model("faster_rcnn_nano").recipes, "faster_rcnn_nano")
 

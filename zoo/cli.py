@@ -562,7 +562,8 @@ def suite_with(name: str, images: str | None) -> SuiteFile:
               "beside the working folder.")  # fmt: skip
 @click.option("--weights", "weights", multiple=True, metavar="MODEL=FILE", help="The checkpoint that a model's "
               "training, or with --recipe as_it_is its test, begins from.")  # fmt: skip
-@click.option("--recipe", metavar="NAME", help="Train by this recipe: one of the task's, own, or as_it_is.")
+@click.option("--recipe", metavar="NAME", help="Train by this recipe: one of the task's, own, or as_it_is; "
+              "equal@600s has another budget.")  # fmt: skip
 @images_option
 @plugin_option
 def run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -15,6 +16,7 @@ Setting = str | int | float | bool
 OWN = "own"  # the recipe of a model's authors
 LINEAR = ("sgd", "momentum")  # optimisers whose steps are as long as gradients are
 AS_IT_IS = "as_it_is"  # no training at all: the weights as they are given, or drawn
+BUDGET = re.compile(r"(\d+(?:\.\d+)?(?:e\d+)?)(steps|epochs|s|macs)")
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,24 @@ class Recipe:
             batch_size=other.batch_size,
             learning_rate=self.learning_rate * self.rate_factor(other.batch_size),
         )
+
+    def with_budget(self, text: str) -> Recipe:
+        """Return this recipe with another budget, such as ``420s``, ``300steps``, ``40epochs`` or ``1e15macs``.
+
+        The warm-up keeps its share. BadSpec for what is no budget, and for a recipe that trains nothing.
+        """
+        found = BUDGET.fullmatch(text)
+        if not found or not 0 < float(found[1]) < math.inf or not self.trains:
+            raise BadSpec(
+                f"recipe {self.name}@{text} is not legal: expected a recipe that trains, and after @ a budget such as "
+                "420s, 300steps, 40epochs or 1e15macs"
+            )
+        budgets: dict[str, float] = dict.fromkeys(("steps", "epochs", "seconds", "macs"), 0)
+        unit = "seconds" if found[2] == "s" else found[2]
+        budgets[unit] = math.ceil(float(found[1])) if unit == "steps" else float(found[1])
+        share = self.warmup_steps / self.steps if self.steps else self.warmup
+        steps = 0 if self.steps else self.warmup_steps
+        return replace(self, name=f"{self.name}@{text}", warmup=share, warmup_steps=steps, **budgets)  # type: ignore[arg-type]
 
     def rate_factor(self, batch_size: int) -> float:
         """Return what the rate is multiplied by for another batch."""

@@ -85,8 +85,11 @@ class TaskSpec:
     def recipe(self, name: str | None, own: tuple[Recipe, ...] = (), model: str = "") -> Recipe:
         """Return a recipe by name, None is the first; ``own`` are those of the model that is trained.
 
-        BadSpec when there is none of that name.
+        ``NAME@BUDGET`` is one with another budget. BadSpec when there is none of that name, or no such budget.
         """
+        if name and "@" in name:
+            name, _, budget = name.partition("@")
+            return self.recipe(name, own, model).with_budget(budget)
         if name == AS_IT_IS:
             return Recipe(AS_IT_IS, batch_size=self.recipes[0].batch_size)
         for recipe in self.recipes:

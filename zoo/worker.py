@@ -496,7 +496,7 @@ class Job:
 
     def measure_training_macs(self) -> Value:
         """Multiply-accumulates of the whole training that the recipe has a budget for."""
-        exam = self.exam()
+        exam = self.exam(torch.device("cpu"))
         recipe, macs = exam.assignment.recipe, self.per_sample(self.count().macs)
         samples = len(exam.data("train")) if recipe.epochs else recipe.batch_size
         steps = train.Budget.of(recipe, samples, macs).steps
@@ -506,18 +506,18 @@ class Job:
         """Train on the task's data at the case's size, evaluate, and return all of the task's metrics."""
         if self.dtype == torch.float64:
             raise Unsupported("training is in float32, or by autocast in bfloat16 or float16")
-        exam = self.exam(Path(checkpoint) if checkpoint else None)
+        exam = self.exam(self.driver.device, Path(checkpoint) if checkpoint else None)
         macs = self.per_sample(self.count().macs) if exam.assignment.recipe.macs else 0.0
         return exam.take(macs)
 
-    def exam(self, checkpoint: Path | None = None) -> trained.Exam:
-        """Return the case with its task, which is kept in ``checkpoint`` while it trains."""
+    def exam(self, device: torch.device, checkpoint: Path | None = None) -> trained.Exam:
+        """Return the case with its task on a device; it is kept in ``checkpoint`` while it trains."""
         assert self.assignment is not None
         return trained.Exam(
             self.spec,
             self.case,
             self.assignment,
-            device=self.driver.device,
+            device=device,
             dtype=self.dtype,
             checkpoint=checkpoint,
             progress=lambda text: send(self.channel, {"progress": text}),
