@@ -207,6 +207,14 @@ def test_models_narrow_a_suite_and_a_stranger_takes_part_where_it_fits(suite_fil
     assert {i.case.model for i in joined} == {"vit_nano", "mixer_s32", "mixer_s16", "tiny_conv"}
 
 
+def test_a_model_of_a_file_that_a_group_names_takes_part_there_only(suite_file, tiny_file):
+    text = (
+        "schema: 1\ngroups:\n  - {models: [tiny_conv], metrics: [params]}\n  - {models: [vit_nano], metrics: [macs]}\n"
+    )
+    found = cases(suite_file(text), Registry.load([str(tiny_file)]), added=("tiny_conv",))
+    assert [(i.case.model, i.metrics) for i in found] == [("tiny_conv", ("params",)), ("vit_nano", ("macs",))]
+
+
 def test_model_that_fits_no_group_is_told(suite_file, registry):
     with pytest.raises(
         ZooError, match=r"no group of the suite mine can take the model fnet_nano: .* takes a sequence_length"

@@ -62,9 +62,11 @@ def expand(file: SuiteFile, registry: Registry, choice: Choice) -> list[Planned]
     check_choice(file, choice)
     planned: dict[tuple[str, tuple[str, ...], str], Planned] = {}
     beside: dict[str, Case] = {}
-    substitutes = [
-        m for m in choice.models if not any(names(file, registry, g, m) for g in range(len(file.suite.groups)))
-    ]
+    substitutes, added = (
+        [m for m in given if not any(names(file, registry, g, m) for g in range(len(file.suite.groups)))]
+        for given in (choice.models, choice.added)
+    )
+    choice = replace(choice, added=tuple(added))
     for index, group in enumerate(file.suite.groups):
         for item in expand_group(file, registry, choice, index, group, substitutes):
             if item.baseline and beside.setdefault(item.case.id, item.baseline) != item.baseline:
