@@ -1,7 +1,7 @@
-"""Architectures of ours by other hands: ``zoo run peers-gpu --plugin tests/peers.py``. Needs the extra ``parity``.
+"""Architectures of ours by other hands: ``zoo run tests/peers-gpu.yaml --plugin tests/peers.py``.
 
-Each is fed what ours is fed and does the same work; with the same weights its outputs are ours, as tests/test_peers.py
-sees. timm's need no place here: all of them are models of the zoo.
+Needs the extra ``parity``. Each is fed what ours is fed and does the same work; with the same weights its outputs are
+ours, as tests/test_peers.py sees. timm's need no place here: all of them are models of the zoo.
 """
 
 from __future__ import annotations

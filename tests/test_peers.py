@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from speed import loaded
 from torch import Tensor, nn
 
 import zoo
+from zoo.expansion import Choice, expand
+from zoo.registry import Registry
+from zoo.suite import read_suite
 
 peers = pytest.importorskip("peers")
 pytest.importorskip("transformers")
@@ -64,3 +69,13 @@ def test_those_of_timm_and_torchvision_give_our_logits(name, peer, size):
     theirs.load_state_dict(ours.state_dict())
     image = torch.randn(1, 3, size, size)
     assert apart(ours(image), theirs(image)) < 1e-5
+
+
+def test_every_case_of_the_suite_is_timed_beside_ours():
+    here = Path(__file__).parent
+    registry = Registry.load([str(here / "peers.py")])
+    added = tuple(spec.name for plugin in registry.files for spec in plugin.models)
+    found = expand(read_suite(str(here / "peers-gpu.yaml")), registry, Choice(added=added))
+    assert len(found) == 7 * 2 * 2 * 2  # pairs, batches, eager and compiled, of both
+    assert set(added) < {item.case.model for item in found}
+    assert all(item.baseline is not None and not item.illegal for item in found)
