@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 import zoo_rcnn
+import zoo_rcnn.model
 from models import params
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN, fasterrcnn_resnet50_fpn
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.resnet import BasicBlock, ResNet
+from torchvision.ops import FrozenBatchNorm2d
 
 from zoo import ModelSpec, ZooError, load_weights, published
 from zoo.spec import resolve
@@ -106,6 +109,22 @@ def test_the_trunk_trains_from_its_end(layers):
     trained = {n.split(".")[2] for n, p in model.named_parameters() if ".body." in n and p.requires_grad}
     assert trained == set(["layer4", "layer3", "layer2", "layer1", "conv1"][:layers])
     assert all(p.requires_grad for n, p in model.named_parameters() if ".body." not in n)
+
+
+def test_a_narrow_trunk_is_narrow_throughout_and_one_of_64_is_torchvisions():
+    narrow = dict(zoo_rcnn.model.make_trunk("basic", "1-1-1-1", 5, 1e-5, width=16, norm="batch").named_parameters())
+    usual = dict(ResNet(BasicBlock, [1, 1, 1, 1]).named_parameters())
+    kept = {name for name in usual if not name.startswith("fc.")}
+    assert kept == {name for name in narrow if not name.startswith("fc.")}
+    for name in kept:
+        wide = [
+            side if (at, name) == (1, "conv1.weight") or at > 1 else side // 4
+            for at, side in enumerate(usual[name].shape)
+        ]
+        assert list(narrow[name].shape) == wide, name
+    torchvisions = ResNet(BasicBlock, [1, 1, 1, 1], norm_layer=FrozenBatchNorm2d)
+    ours = zoo_rcnn.model.make_trunk("basic", "1-1-1-1", 5, 1e-5)
+    assert str(ours) == str(torchvisions).replace("ResNet", "NarrowResNet", 1)
 
 
 # -- equality with torchvision -------------------------------------------------------------------------------
@@ -296,7 +315,7 @@ def test_every_option_changes_the_model(name):
         "num_classes": 7,
         "block": "bottleneck",
         "stages": "2-1-1-1",
-        "channels": 32,
+        "channels": 16,
         "hidden": 64,
         "anchor_size": 16,
         "trainable_layers": 2,

@@ -112,6 +112,18 @@ def test_bfloat16_arrays_of_numpy_files_are_read(tmp_path):
     assert torch.equal(read_tensors(path)["weight"], STATE["weight"])
 
 
+def test_a_file_may_leave_out_how_many_steps_a_batch_norm_has_taken(tmp_path):
+    trained, fresh = nn.BatchNorm1d(3), nn.Sequential(nn.BatchNorm1d(3))
+    trained(torch.randn(5, 3))
+    tensors = {f"0.{name}": tensor for name, tensor in trained.state_dict().items() if "tracked" not in name}
+    torch.save(tensors, tmp_path / "old.pth")
+    load_weights(fresh, tmp_path / "old.pth")
+    assert torch.equal(fresh[0].running_mean, trained.running_mean)
+    torch.save({"0.running_mean": torch.zeros(3)}, tmp_path / "part.pth")
+    with pytest.raises(BadWeights, match=r"3 missing: 0\.weight, 0\.bias, 0\.running_var"):
+        load_weights(fresh, tmp_path / "part.pth")
+
+
 def test_what_does_not_fit_is_named_with_its_shape_and_the_model_stays_as_it_was(tmp_path):
     path = tmp_path / "wrong.pth"
     torch.save({"weight": torch.zeros(3, 3), "extra": torch.zeros(1)}, path)

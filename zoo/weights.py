@@ -32,6 +32,7 @@ MOST_CONTAINERS = 3
 # An npz that would grow more than this when it is read is no checkpoint: weights hardly compress.
 MOST_INFLATION = 50
 SHOWN = 6
+COUNTER = ".num_batches_tracked"  # of a batch norm's steps, which older files and other layouts do without
 UNREADABLE = (
     OSError,
     EOFError,
@@ -74,7 +75,8 @@ def load_tensors(
         converted = dict(tensors)
     told = f"{source} (layout {layout.id})" if layout else source
     check_fit(model, converted, told, layouts)
-    model.load_state_dict(converted)
+    counters = {name: tensor for name, tensor in model.state_dict().items() if name.endswith(COUNTER)}
+    model.load_state_dict({**counters, **converted})
     return layout
 
 
@@ -119,8 +121,8 @@ def recognise(tensors: Mapping[str, Tensor], layouts: Iterable[WeightSpec]) -> W
 
 
 def check_fit(model: nn.Module, tensors: Mapping[str, Tensor], told: str, layouts: Iterable[WeightSpec]) -> None:
-    """Raise BadWeights unless the tensors are the model's, all of them and in their shapes."""
-    wanted = model.state_dict()
+    """Raise BadWeights unless the tensors are the model's, all but counters of steps, and in their shapes."""
+    wanted = {name: t for name, t in model.state_dict().items() if name in tensors or not name.endswith(COUNTER)}
     missing = [name for name in wanted if name not in tensors]
     extra = [name for name in tensors if name not in wanted]
     shapes = [
