@@ -207,6 +207,14 @@ def test_models_narrow_a_suite_and_a_stranger_takes_part_where_it_fits(suite_fil
     assert {i.case.model for i in joined} == {"vit_nano", "mixer_s32", "mixer_s16", "tiny_conv"}
 
 
+def test_a_recipe_may_be_another_one_or_have_another_budget(suite_file, registry):
+    file = suite_file("schema: 1\ngroups:\n  - {models: [vit_nano], task: digits, recipe: equal, metrics: [top1]}\n")
+    [item] = cases(file, registry, recipe="quick@7s")
+    assert (item.case.recipe, item.assignment.recipe.seconds, item.assignment.recipe.steps) == ("quick@7s", 7.0, 0)
+    with pytest.raises(ZooError, match=r"^--recipe: task digits has no recipe 'slow' for the model vit_nano; its"):
+        cases(file, registry, recipe="slow")
+
+
 def test_a_model_of_a_file_that_a_group_names_takes_part_there_only(suite_file, tiny_file):
     text = (
         "schema: 1\ngroups:\n  - {models: [tiny_conv], metrics: [params]}\n  - {models: [vit_nano], metrics: [macs]}\n"

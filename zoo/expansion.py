@@ -292,6 +292,8 @@ def group_assignment(file: SuiteFile, index: int, task: TaskSpec, spec: ModelSpe
     try:
         recipe = task.recipe(choice.recipe or file.suite.groups[index].recipe, spec.recipes, spec.name)
     except BadSpec as error:
+        if choice.recipe:
+            raise ZooError(f"--recipe: {error}") from None
         raise file.error(("groups", index, "recipe"), str(error)) from None
     return Assignment(task, recipe, weights)
 
