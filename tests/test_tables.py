@@ -173,6 +173,20 @@ def test_a_value_of_another_plugin_source_is_stale() -> None:
     assert {name: e.stale for name, e in only(old, new).values.items()} == {"peak_memory": True, "latency": False}
 
 
+def test_layers_that_options_name_have_sources_of_their_own() -> None:
+    def mixing(layer: str, plugin: str, size: str, day: int) -> CaseRecord:
+        case = Case("metaformer_nano", size, options={"mixer": layer})
+        return record(case, {"latency": Value(value=1.0, unit="s")}, plugin=plugin, day=day)
+
+    def stale(*records: CaseRecord) -> list[bool]:
+        return [row.values["latency"].stale for row in rows_of(results(*records))]
+
+    fourier = mixing("fourier", "a-b-fourier", "16tok", 1)
+    assert stale(fourier, mixing("favor", "a-b-favor", "16tok", 2)) == [False, False]
+    assert stale(fourier, mixing("fourier", "a-b-other", "32tok", 2)) == [True, False]
+    assert stale(fourier, mixing("favor", "c-b-favor", "16tok", 2)) == [True, False]
+
+
 def test_a_stale_size_is_marked_among_fresh_ones() -> None:
     text = printed(
         timed("vit_s16", plugin="old"), record(Case("vit_s16", "384px"), timed("x").metrics, plugin="new", day=2)

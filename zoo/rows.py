@@ -23,6 +23,7 @@ AXES = (*CASE_AXES, "machine")
 # Axes that None takes the meaning from (a count of MACs has no device); elsewhere None is a choice (no weights loaded).
 MEANINGLESS_WHEN_NONE = ("device", "mode", "threads", "task", "recipe", "seed", "machine")
 MISSING = "–"
+MODEL_PARTS = 2  # of a plugin's print: the source and the spec of a model; prints of layers follow
 # What makes two environments two machines.
 HARDWARE = ("cpu", "cores", "gpu")
 
@@ -128,22 +129,43 @@ def merged(parts: Iterable[Mapping[str, Entry]]) -> dict[str, Entry]:
 
 
 def mark_stale(found: list[Row]) -> list[Row]:
-    """Mark the values that were taken with another source or protocol than the newest value of their model."""
-    newest: dict[str, Entry] = {}
-    for row in found:
-        for entry in row.values.values():
-            best = newest.setdefault(row.case.model, entry)
-            if (entry.time, entry.order) > (best.time, best.order):
-                newest[row.case.model] = entry
+    """Mark the values that were taken with another source or protocol than the newest value of their model.
 
-    def outdated(entry: Entry, model: str) -> bool:
-        old, new = entry.fingerprint, newest[model].fingerprint
-        return any(key in old and key in new and old[key] != new[key] for key in ("plugin", "protocol"))
+    The layers that options name have sources of their own, which are told from the newest with the same options.
+    """
+    newest: dict[tuple[Any, ...], Entry] = {}
+    for row in found:
+        for alike in (of_model(row), of_options(row)):
+            for entry in row.values.values():
+                best = newest.setdefault(alike, entry)
+                if (entry.time, entry.order) > (best.time, best.order):
+                    newest[alike] = entry
+
+    def outdated(row: Row, entry: Entry) -> bool:
+        of_any, of_same = (newest[alike].fingerprint for alike in (of_model(row), of_options(row)))
+        return differ(own(entry.fingerprint), own(of_any)) or differ(entry.fingerprint, of_same)
 
     return [
-        replace(row, values={m: replace(e, stale=outdated(e, row.case.model)) for m, e in row.values.items()})
-        for row in found
+        replace(row, values={m: replace(e, stale=outdated(row, e)) for m, e in row.values.items()}) for row in found
     ]
+
+
+def of_model(row: Row) -> tuple[Any, ...]:
+    return (row.case.model,)
+
+
+def of_options(row: Row) -> tuple[Any, ...]:
+    return row.case.model, *sorted(row.case.options.items())
+
+
+def own(prints: Mapping[str, str]) -> dict[str, str]:
+    """Return prints with that of the plugin cut to the model's own, without those of its layers."""
+    return {key: "-".join(said.split("-")[:MODEL_PARTS]) if key == "plugin" else said for key, said in prints.items()}
+
+
+def differ(old: Mapping[str, str], new: Mapping[str, str]) -> bool:
+    """Tell whether two values are of another source or protocol, as far as both say it."""
+    return any(key in old and key in new and old[key] != new[key] for key in ("plugin", "protocol"))
 
 
 # -- which rows ----------------------------------------------------------------------------------------------
