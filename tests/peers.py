@@ -54,13 +54,13 @@ class Fnet(nn.Module):
 
 
 class Detr(nn.Module):
-    """DETR-R50 of transformers."""
+    """DETR-R50 of transformers, with one of its implementations of attention."""
 
-    def __init__(self) -> None:
+    def __init__(self, attention: str = "sdpa") -> None:
         from transformers import DetrConfig, DetrForObjectDetection
 
         super().__init__()
-        self.model = DetrForObjectDetection(DetrConfig(num_labels=91))
+        self.model = DetrForObjectDetection(DetrConfig(num_labels=91, attn_implementation=attention))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return classes and boxes of images (B, 3, H, W)."""

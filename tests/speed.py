@@ -18,6 +18,7 @@ from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as in the zoo's workers; read when torch is loaded
 
+import peers
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -66,24 +67,18 @@ def transformer(n: int, batch: int) -> Pair:
 
 def fnet(n: int, batch: int) -> Pair:
     """The base encoder against transformers."""
-    from transformers import FNetConfig, FNetModel
-
-    theirs = FNetModel(FNetConfig(max_position_embeddings=max(512, n))).eval()
-    ours = loaded("fnet_base", n, theirs, max_positions=max(512, n))
-    ids = torch.randint(32_000, (batch, n))
-    return lambda: ours(ids)["hidden"], lambda: theirs(input_ids=ids).last_hidden_state, 1e-5
+    theirs = peers.fnet(n, max(512, n)).eval()
+    ours = loaded("fnet_base", n, theirs.model, max_positions=max(512, n))
+    ids = torch.randint(peers.FNET_VOCABULARY, (batch, n))
+    return lambda: ours(ids)["hidden"], lambda: theirs(ids)["hidden"], 1e-5
 
 
 def detr(height: int, width: int, attention: str) -> Pair:
     """DETR-R50 against transformers."""
-    from transformers import DetrConfig, DetrForObjectDetection
-
-    config = DetrConfig(num_labels=91, attn_implementation=attention)
-    theirs = DetrForObjectDetection(config).eval()
-    ours = loaded("detr_r50", f"{height}x{width}px", theirs)
+    theirs = peers.Detr(attention).eval()
+    ours = loaded("detr_r50", f"{height}x{width}px", theirs.model)
     images = torch.randn(1, 3, height, width)
-    seen = torch.ones(1, height, width, dtype=torch.long)
-    return lambda: ours(images)["logits"], lambda: theirs(pixel_values=images, pixel_mask=seen).logits, 1e-4
+    return lambda: ours(images)["logits"], lambda: theirs(images)["logits"], 1e-4
 
 
 def sasa(side: int, width: int, batch: int) -> Pair:

@@ -127,7 +127,7 @@ def chosen_models(
     A model that the suite does not name takes part in every group that it fits.
     """
     own = group_models(file, registry, index)
-    guests = [name for name in choice.added if name not in {spec.name for spec, _ in own}]
+    guests = list(choice.added)
     if choice.models:
         kept = [*choice.models, baseline_model(file.suite.groups[index])]
         own = [(s, o) for s, o in own if any(fnmatch.fnmatchcase(s.name, m) for m in kept)]

@@ -74,7 +74,10 @@ class Prints:
         }
 
     def plugin(self, case: Case) -> str:
-        """Return the print of a case's model, and of the layers that its options name; a layer's own is all it has."""
+        """Return the print of a case's model, and of the layers that its options name; a layer's own is all it has.
+
+        :func:`zoo.rows.own` takes it apart: a model's own are the first two parts.
+        """
         if self.registry.is_layer(case.model):
             return self.layer(case.model)
         spec = self.registry.model(case.model)

@@ -169,9 +169,9 @@ def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, ticks: int) 
 class Losses(nn.Module):
     """A model with its losses, so that one forward pass yields what is differentiated."""
 
-    def __init__(self, model: nn.Module, adapter: Adapter, factors: Mapping[str, float] | None = None) -> None:
+    def __init__(self, model: nn.Module, adapter: Adapter, factors: Mapping[str, float]) -> None:
         super().__init__()
-        self.model, self.adapter, self.factors = model, adapter, factors or {}
+        self.model, self.adapter, self.factors = model, adapter, factors
 
     def forward(self, inputs: Any, targets: Any) -> Tensor:
         """Return the sum of the losses of a batch, each times its factor."""
