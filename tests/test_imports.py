@@ -71,7 +71,7 @@ tables
 formats labels complexity quoted
 style breakdown
 dots bars
-scatter roof beside
+scatter roof learning beside
 plots curves
 report
 page.folders

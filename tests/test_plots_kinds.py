@@ -1,4 +1,4 @@
-"""Facts about Pareto plots, breakdowns and rooflines: the numbers they draw, what they say, and what they refuse."""
+"""Facts about Pareto plots, breakdowns, rooflines and learning curves: what they draw, say and refuse."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from zoo.plots import plot, save
 from zoo.record import CaseRecord, MachineRecord, Value
 from zoo.report import Report
 from zoo.rows import rows_of
-from zoo.schema import BreakdownSpec, ParetoSpec, Picture, PlotSpec, RooflineSpec
+from zoo.schema import BreakdownSpec, LearningSpec, ParetoSpec, Picture, PlotSpec, RooflineSpec
 from zoo.store import Results
 from zoo.style import folded
 from zoo.suite import parse_suite, read_suite
@@ -346,6 +346,57 @@ def test_rows_of_an_earlier_harness_are_named() -> None:
     assert "old 32px (kept without flops and bytes)" in said(chart)
 
 
+# -- learning ------------------------------------------------------------------------------------------------
+
+
+LEARNING = LearningSpec(name="p", title="T")
+
+
+def learned(model: str, *losses: float, task: str = "digits", **axes: Any) -> CaseRecord:
+    """Return a row whose training noted a mean loss after every 10 steps."""
+    curve = [[10 * (n + 1), loss] for n, loss in enumerate(losses)]
+    return record(model, {"top1": Value(value=0.5, detail={"curve": curve})}, task=task, recipe="equal", **axes)
+
+
+def test_a_training_is_a_line_of_its_losses_over_its_steps() -> None:
+    chart = drawn(LEARNING, learned("a", 2.0, 1.0, 0.5, seed=0), learned("b", 3.0, 0.1, seed=1))
+    assert [[(one["x"], one["y"]) for one in data(line)] for line in layers(chart, "line")] == [
+        [(10, 2.0), (20, 1.0), (30, 0.5)],
+        [(10, 3.0), (20, 0.1)],
+    ]
+    encoding = layers(chart, "line")[0]["encoding"]
+    assert (encoding["x"]["scale"]["type"], encoding["y"]["scale"]["type"]) == ("linear", "log")
+    texts = [one["name"] for layer in layers(chart, "text") for one in data(layer)]
+    assert texts == ["a, seed 0", "b, seed 1"]
+    assert "of the loss that the model learns by" in said(chart)
+    assert "batch_size" not in said(chart)  # the cost's; the recipe has one of its own
+
+
+def test_a_training_that_was_tested_several_times_is_one_line() -> None:
+    chart = drawn(LEARNING, *(learned("a", 2.0, 1.0, test_size=size) for size in ("16px", "32px")))
+    assert len(layers(chart, "line")) == 1
+
+
+def test_rows_without_a_curve_are_named_with_the_reason() -> None:
+    bad = record("c", {"top1": Value("diverged", reason="the loss is nan at step 3")}, task="digits", recipe="equal")
+    chart = drawn(LEARNING, learned("a", 2.0, 1.0), trained("b", 10**6, 0.8), bad)
+    assert "not drawn: b 32px (kept without a curve); c 32px (diverged)" in said(chart)
+
+
+def test_losses_of_two_tasks_have_no_axis_in_common() -> None:
+    with pytest.raises(BadRecords, match="the losses of digits and listops have no axis in common"):
+        drawn(LEARNING, learned("a", 2.0), learned("a", 2.0, task="listops"))
+
+
+def test_a_loss_without_a_logarithm_and_no_curve_at_all_are_errors() -> None:
+    with pytest.raises(BadRecords, match=r"the loss of a 32px xeon-2core is -0.5 at step 20, which has no logarithm"):
+        drawn(LEARNING, learned("a", 2.0, -0.5))
+    with pytest.raises(BadRecords, match=r"no row has a learning curve; not drawn: a 32px \(kept without a curve\)"):
+        drawn(LEARNING, trained("a", 10**6, 0.8))
+    with pytest.raises(BadRecords, match="no row has a learning curve; none has a task"):
+        drawn(LEARNING, counted("a", VIT))
+
+
 # -- names ---------------------------------------------------------------------------------------------------
 
 FRAME = Box(0, 0, 400, 300)
@@ -457,6 +508,7 @@ def test_a_plot_that_says_no_kind_is_scaling() -> None:
         (PARETO, FOUR, "top1 (%)"),
         (BARS, (counted("vit", VIT),), "Linear layers"),
         (ROOF, (bounded("a", 8e9, 4e9, 0.5),), "100.0 GFLOP/s"),
+        (LEARNING, (learned("a", 2.0, 1.0),), "Training loss"),
     ],
 )
 def test_each_kind_is_saved_as_svg_and_png(spec: Picture, records: Any, text: str, tmp_path: Path) -> None:

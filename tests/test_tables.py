@@ -236,6 +236,29 @@ def test_an_option_that_varies_becomes_a_column() -> None:
     assert [row["heads"] for row in shown] == ["default", "4"]
 
 
+KNOBS = {"a": {"heads": 8, "mixer": "window"}, "b": {"depth": 2}}
+
+
+def of_known_models(*records: CaseRecord, **where: Any) -> list[tuple[str, ...]]:
+    """Return model, heads and mixer of the rows of models whose options are known."""
+    spec = TableSpec(title="T", columns=["model", "heads", "mixer", "params"], where=where)
+    made = make_table(spec, rows_of(results(*records), KNOBS.get))
+    return [tuple(cell.text for cell in row[:3]) for row in made.rows]
+
+
+def test_an_option_left_alone_is_told_by_its_default_where_the_model_is_known() -> None:
+    every = [static("a", options={"heads": 4}), static("a"), static("a", options={"mixer": "axial"})]
+    # Numbers go by value; of names the default is first.
+    assert of_known_models(*every) == [("a", "4", "window"), ("a", "8", "window"), ("a", "8", "axial")]
+    assert of_known_models(*every, heads="default", mixer="default") == [("a", "8", "window")]
+    assert of_known_models(*every, heads=8) == [("a", "8", "window"), ("a", "8", "axial")]
+
+
+def test_an_option_that_a_model_does_not_have_is_no_default() -> None:
+    every = [static("a", options={"heads": 4, "mixer": "axial"}), static("b"), static("gone")]
+    assert of_known_models(*every) == [("a", "4", "axial"), ("b", "–", "–"), ("gone", "default", "default")]
+
+
 def test_a_model_that_only_was_counted_adds_no_column() -> None:
     assert "Device" not in table(static("vit_s16"), timed("vit_s16", threads=2), static("swin_t"))[0]
 

@@ -35,6 +35,7 @@ FONT_SIZE = 11
 FRAME = Box(2, 2, WIDTH + 150, HEIGHT - 2)  # where names may stand: the right is free
 SMALL = 3  # half of the width of a point of a crowd, in pixels
 THIN = 2  # what a name keeps from a line, in pixels
+EDGE_GAP = 15  # pixels between two names at the right edge
 PAD = 16  # pixels between an axis's ends and the outermost points
 
 
@@ -119,6 +120,30 @@ def axis_for(values: Sequence[float], length: int, log: bool = True, most: float
 
 
 # -- names ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EdgeName:
+    """A name at the right edge, with the mark of its line; hollow for a line that has no points."""
+
+    name: str
+    colour: str
+    shape: str
+    filled: bool = True
+
+
+def edge_layers(names: Sequence[EdgeName], ends: Sequence[float]) -> list[Any]:
+    """Return names at the right edge, as near to the wanted pixels from the top as leaves room for each."""
+    import altair as alt
+
+    layers = []
+    for one, height in zip(names, labels.spread(ends, EDGE_GAP), strict=True):
+        base = alt.Chart(alt.Data(values=[{"name": one.name}]))
+        mark = base.mark_point(color=one.colour, shape=one.shape, filled=one.filled, size=48, opacity=1)
+        text = base.mark_text(align="left", baseline="middle", color=INK, fontSize=12).encode(text="name:N")
+        layers.append(mark.encode(x=alt.value(WIDTH + 12), y=alt.value(height)))
+        layers.append(text.encode(x=alt.value(WIDTH + 21), y=alt.value(height)))
+    return layers
 
 
 def is_crowd(dots: Sequence[Dot]) -> bool:

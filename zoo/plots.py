@@ -7,13 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from zoo import bars, roof, scatter
+from zoo import bars, dots, learning, roof, scatter
 from zoo.errors import BadRecords
-from zoo.labels import spread
 from zoo.metrics import CONVENTIONS, METRICS
 from zoo.record import Value
 from zoo.rows import Row, check_column, check_machines, distinguishing, listed, select, sort_rows
-from zoo.schema import BreakdownSpec, ParetoSpec, Picture, PlotSpec, RooflineSpec
+from zoo.schema import BreakdownSpec, LearningSpec, ParetoSpec, Picture, PlotSpec, RooflineSpec
 from zoo.spec import Size
 from zoo.style import (
     HEIGHT,
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["plot", "save", "scaling"]
 
 AXIS_TITLES = {"px": "Resolution (pixels)", "tok": "Sequence length (tokens)"}
-LABEL_GAP, TICK_GAP, FAILED_GAP = 15, 34, 13
+TICK_GAP, FAILED_GAP = 34, 13
 
 
 def plot(spec: Picture, found: Sequence[Row]) -> alt.LayerChart:
@@ -53,6 +52,8 @@ def plot(spec: Picture, found: Sequence[Row]) -> alt.LayerChart:
         return bars.breakdown(spec, found)
     if isinstance(spec, RooflineSpec):
         return roof.roofline(spec, found)
+    if isinstance(spec, LearningSpec):
+        return learning.learning(spec, found)
     assert isinstance(spec, PlotSpec)
     return scaling(spec, found)
 
@@ -285,20 +286,10 @@ def failed_layers(lines: Sequence[Series], x: Axis) -> list[Any]:
 
 def name_layers(lines: Sequence[Series], y: Axis) -> list[Any]:
     """Return the names at the right edge, each with its mark, at the height where its line ends."""
-    import altair as alt
-
-    ends = []
+    names, ends = [], []
     for line in lines:
         values = [p.y for p in line.points if p.y is not None]
+        shape = line.shape if values else "triangle-up"
+        names.append(dots.EdgeName(line.name, line.colour, shape, filled=bool(values)))
         ends.append(y.length - y.pixel(values[-1]) if values else 0.0)
-    layers = []
-    for line, height in zip(lines, spread(ends, LABEL_GAP), strict=True):
-        drawn = any(p.y is not None for p in line.points)
-        base = alt.Chart(alt.Data(values=[{"name": line.name}]))
-        mark = base.mark_point(
-            color=line.colour, shape=line.shape if drawn else "triangle-up", filled=drawn, size=48, opacity=1
-        )
-        text = base.mark_text(align="left", baseline="middle", color=INK, fontSize=12).encode(text="name:N")
-        layers.append(mark.encode(x=alt.value(WIDTH + 12), y=alt.value(height)))
-        layers.append(text.encode(x=alt.value(WIDTH + 21), y=alt.value(height)))
-    return layers
+    return dots.edge_layers(names, ends)

@@ -38,7 +38,7 @@ class Report:
         self.undrawn: list[str] = []
         quotes = any(spec.kind == "published" for spec in file.suite.tables)
         found = store.Results() if quotes and not any(folder.rglob("*.jsonl")) else store.load(folder)
-        self.rows, self.warnings = rows_of(found), found.warnings
+        self.rows, self.warnings = rows_of(found, installed().knobs), found.warnings
         self.tables, self.problems = each(file.suite.tables, lambda spec: table_of(spec, file, self.rows, installed()))
 
     def rendered(self, form: formats.Format) -> list[str]:

@@ -12,7 +12,7 @@ from zoo.dots import THIN, Dot, Plane, Span
 from zoo.errors import BadRecords
 from zoo.labels import LINE, Align, Box, around, spread, text_width
 from zoo.record import Value
-from zoo.rows import Entry, Row, axis_text, check_machines, distinguishing, select, sort_rows
+from zoo.rows import Entry, Row, check_machines, distinguishing, select, sort_rows
 from zoo.style import (
     HEIGHT,
     INK,
@@ -135,7 +135,7 @@ def roofs_of(drawn: Sequence[Row]) -> list[Roof]:
     varying = [a for a in CEILING_AXES if len({row.axis(a) for row in drawn}) > 1]
     most: dict[str, tuple[float, float]] = {}
     for row in drawn:
-        name = clean(", ".join(axis_text(a, row.axis(a)) + (" threads" if a == "threads" else "") for a in varying))
+        name = clean(", ".join(row.text(a) + (" threads" if a == "threads" else "") for a in varying))
         ceilings, old = source(row).value.detail["ceilings"], most.get(name, (0.0, 0.0))
         most[name] = max(ceilings["flops"], old[0]), max(ceilings["bandwidth"], old[1])
     return [Roof(name, flops / GIGA, bandwidth / GIGA) for name, (flops, bandwidth) in sorted(most.items())]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,22 +49,42 @@ class Entry:
     stale: bool = False
 
 
+def unknown(model: str) -> Mapping[str, Scalar] | None:
+    """Return the options of a model with their defaults where no model is known: None."""
+    return None
+
+
 @dataclass(frozen=True)
 class Row:
-    """The newest values of one case on one machine (a slug, empty for what needs no machine), by metric."""
+    """The newest values of one case on one machine (a slug, empty for what needs no machine), by metric.
+
+    ``knobs(model)`` returns a model's options with their defaults, None for one that is not known any more: cases keep
+    only what differs from them.
+    """
 
     case: Case
     machine: str
     values: dict[str, Entry]
+    knobs: Callable[[str], Mapping[str, Scalar] | None] = field(default=unknown, compare=False, repr=False)
 
     def axis(self, name: str) -> Scalar:
-        """Return the value of an axis or option; None where it has no meaning, or the option has its default."""
+        """Return the value of an axis or option; None where it has no meaning, or the option's default is not known."""
         if name == "machine":
             return self.machine or None
         if name in CASE_AXES:
             found: Scalar = getattr(self.case, name)
             return found
-        return self.case.options.get(name)
+        return self.case.options[name] if name in self.case.options else (self.knobs(self.case.model) or {}).get(name)
+
+    def has_default(self, name: str) -> bool:
+        """Tell whether an axis is an option that the case leaves alone, or that its model does not have."""
+        return name not in AXES and name not in self.case.options
+
+    def text(self, name: str) -> str:
+        """Return the value of an axis as a cell."""
+        if self.has_default(name) and name not in (self.knobs(self.case.model) or {name: None}):
+            return MISSING
+        return axis_text(name, self.axis(name))
 
     @property
     def name(self) -> str:
@@ -72,8 +92,8 @@ class Row:
         return " ".join(filter(None, [self.case.model, self.case.size, self.machine]))
 
 
-def rows_of(results: Results) -> list[Row]:
-    """Return one row per case and machine, in the order written.
+def rows_of(results: Results, knobs: Callable[[str], Mapping[str, Scalar] | None] = unknown) -> list[Row]:
+    """Return one row per case and machine, in the order written; ``knobs`` tells the defaults of a model's options.
 
     A case that another one reduces to (``for_phase``: the counts of a timed case, the cost of a trained one) is no row
     of its own: its values join every row of the larger case.
@@ -92,7 +112,7 @@ def rows_of(results: Results) -> list[Row]:
             if key in (reduced[slug] if slug else anywhere):
                 continue
             parts = [own, *(g[r][1] for r in reductions(case) for g in (cases, shared) if r in g)]
-            leaves.append(Row(case, slug, merged(parts)))
+            leaves.append(Row(case, slug, merged(parts), knobs))
     return mark_stale(sorted(leaves, key=lambda row: min((e.order for e in row.values.values()), default=0)))
 
 
@@ -204,8 +224,9 @@ def axes_of(found: Sequence[Row]) -> list[str]:
 
 def fits(row: Row, name: str, wanted: Scalar | list[Scalar]) -> bool:
     """Tell whether an axis has the wanted value, or one of them. ``default`` stands for an option left alone."""
-    actual = row.axis(name)
-    return any(same(name, actual, w) for w in (wanted if isinstance(wanted, list) else [wanted]))
+    actual, default = row.axis(name), row.has_default(name)
+    choices = wanted if isinstance(wanted, list) else [wanted]
+    return any((default and choice in (None, "default")) or same(name, actual, choice) for choice in choices)
 
 
 def same(name: str, actual: Scalar, wanted: Scalar) -> bool:
@@ -213,8 +234,6 @@ def same(name: str, actual: Scalar, wanted: Scalar) -> bool:
         return fnmatch.fnmatchcase(str(actual), str(wanted))
     if name == "size":
         return str(actual) in {str(wanted), f"{wanted}px", f"{wanted}tok"}
-    if name not in AXES and actual is None:
-        return wanted in (None, "default")
     return actual == wanted or str(actual) == str(wanted)
 
 
@@ -229,7 +248,8 @@ def collapse(found: Sequence[Row], metrics: Sequence[str], shown: Sequence[str])
         slug = "" if phase == "static" and "machine" not in shown else row.machine
         values = {m: e for m, e in row.values.items() if m in metrics}
         old = joined.get((case.id, slug))
-        joined[case.id, slug] = Row(case, slug, merged([old.values, values]) if old else values)
+        values = merged([old.values, values]) if old else values
+        joined[case.id, slug] = replace(row, case=case, machine=slug, values=values)
     return list(joined.values())
 
 
@@ -246,14 +266,14 @@ def distinguishing(found: Sequence[Row], shown: Sequence[str]) -> list[str]:
     others = [name for name in axes_of(found) if name not in shown]
     added = []
     for name in others:
-        values = {axis_text(name, row.axis(name)) for row in found if not meaningless(name, row.axis(name))}
+        values = {row.text(name) for row in found if not meaningless(name, row.axis(name))}
         if len(values) > 1:
             added.append(name)
     for name in others:
-        looks = [tuple(axis_text(a, row.axis(a)) for a in (*shown, *added)) for row in found]
+        looks = [tuple(row.text(a) for a in (*shown, *added)) for row in found]
         if len(set(looks)) == len(found):
             break
-        finer = {(look, axis_text(name, row.axis(name))) for look, row in zip(looks, found, strict=True)}
+        finer = {(look, row.text(name)) for look, row in zip(looks, found, strict=True)}
         if name not in added and len(finer) > len(set(looks)):
             added.append(name)
     return added
@@ -276,17 +296,21 @@ def constant_axes(found: Sequence[Row], shown: Sequence[str]) -> list[str]:
     """Return the axes that are the same in all rows, as ``batch_size 1``."""
     texts = []
     for name in axes_of(found):
-        values = {axis_text(name, row.axis(name)) for row in found if row.axis(name) is not None}
+        values = {row.text(name) for row in found if row.axis(name) is not None}
         if name not in shown and name != "machine" and len(values) == 1:
             texts.append(f"{name} {values.pop()}")
     return texts
 
 
 def sort_rows(found: Sequence[Row], axes: Sequence[str]) -> list[Row]:
-    """Sort by the axis columns, left to right: models as they came, sizes and numbers by value."""
+    """Sort by the axis columns, left to right: models as they came, sizes and numbers by value, names from A on.
+
+    An option that is a name has its default first.
+    """
     models = {name: n for n, name in enumerate(dict.fromkeys(row.case.model for row in found))}
 
-    def key(name: str, value: Scalar) -> tuple[int, tuple[float, ...], str]:
+    def key(row: Row, name: str) -> tuple[int, tuple[float, ...], str]:
+        value = row.axis(name)
         if name == "model":
             return 0, (models[str(value)],), ""
         if name == "size":
@@ -296,9 +320,9 @@ def sort_rows(found: Sequence[Row], axes: Sequence[str]) -> list[Row]:
             return 0, (float(MODES.index(str(value))),), ""
         if isinstance(value, int | float):
             return 0, (float(value),), ""
-        return (-1, (), "") if value is None else (1, (), str(value))
+        return (-1, (), "") if value is None or row.has_default(name) else (1, (), str(value))
 
-    return sorted(found, key=lambda row: [key(name, row.axis(name)) for name in axes])
+    return sorted(found, key=lambda row: [key(row, name) for name in axes])
 
 
 # -- what may not stand in one column ------------------------------------------------------------------------
@@ -346,9 +370,10 @@ def load_records(folder: str | Path) -> pd.DataFrame:
     """
     import pandas as pd
 
+    from zoo.registry import installed
     from zoo.store import load
 
-    found = rows_of(load(Path(folder)))
+    found = rows_of(load(Path(folder)), installed().knobs)
     names = list(dict.fromkeys(name for row in found for name in row.values))
     return pd.DataFrame([frame_row(row, axes_of(found), names) for row in found])
 

@@ -317,6 +317,12 @@ class RooflineSpec(Picture):
     kind: Literal["roofline"] = "roofline"
 
 
+class LearningSpec(Picture):
+    """The loss of each training against its steps, one line a training."""
+
+    kind: Literal["learning"] = "learning"
+
+
 class PublishedPlot(Picture):
     """How far ours is from what was published, for one column of a table of published numbers of the suite."""
 
@@ -331,6 +337,7 @@ PLOT_KINDS: Mapping[str, type[Picture]] = MappingProxyType(
         "pareto": ParetoSpec,
         "breakdown": BreakdownSpec,
         "roofline": RooflineSpec,
+        "learning": LearningSpec,
         "published": PublishedPlot,
     }
 )
@@ -346,6 +353,7 @@ AnyPlot = Annotated[
     | Annotated[ParetoSpec, Tag("pareto")]
     | Annotated[BreakdownSpec, Tag("breakdown")]
     | Annotated[RooflineSpec, Tag("roofline")]
+    | Annotated[LearningSpec, Tag("learning")]
     | Annotated[PublishedPlot, Tag("published")],
     Discriminator(
         plot_kind,

@@ -22,7 +22,7 @@ def joined(rows: Sequence[Row]) -> Row:
     """Return one row for all seeds: what no seed had a say in is the newest."""
     names = dict.fromkeys(name for row in rows for name in row.values)
     values = {name: mean_of([row.values[name] for row in rows if name in row.values]) for name in names}
-    return Row(replace(rows[0].case, seed=None), rows[0].machine, values)
+    return replace(rows[0], case=replace(rows[0].case, seed=None), values=values)
 
 
 def mean_of(entries: Sequence[Entry]) -> Entry:

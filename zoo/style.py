@@ -13,7 +13,7 @@ from zoo.errors import BadRecords, UnknownName
 from zoo.metrics import CONVENTIONS, METRICS
 from zoo.pareto import task_metrics
 from zoo.record import Value
-from zoo.rows import Row, axis_text, constant_axes, listed
+from zoo.rows import MISSING, Row, constant_axes, listed
 from zoo.tables import metric_title
 from zoo.units import Scale, clean, value_text
 
@@ -66,10 +66,13 @@ def places_of(labels: Sequence[str], models: Sequence[str]) -> dict[str, int]:
 
 
 def label_of(row: Row, axes: Iterable[str]) -> str:
-    """Return what a row is called in a picture: its model, its size, and the other axes that tell it from others."""
+    """Return what a row is called in a picture: its model, its size, and the other axes that tell it from others.
+
+    An option that its model does not have is left out.
+    """
     parts = [
         f"{row.case.model} {row.case.size}" if "size" in axes else row.case.model,
-        *(f"{a} {axis_text(a, row.axis(a))}" for a in axes if a not in ("model", "size")),
+        *(f"{a} {row.text(a)}" for a in axes if a not in ("model", "size") and row.text(a) != MISSING),
     ]
     return clean(", ".join(parts))
 

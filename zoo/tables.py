@@ -14,19 +14,17 @@ from zoo.pareto import front, higher_is_better
 from zoo.record import MachineRecord, Value
 from zoo.rows import (
     AXES,
-    CASE_AXES,
     MISSING,
     Entry,
     Row,
     axes_of,
-    axis_text,
     check_column,
     check_machines,
     constant_axes,
     distinguishing,
+    fits,
     listed,
     meaningless,
-    same,
     select,
     sort_rows,
 )
@@ -156,11 +154,11 @@ class Body:
         self.scales = {m: metric_column(m, rows) for m in metrics}
         axes = [c for c in order if c not in metrics]
         by_pivot = sort_rows(rows, [spec.pivot]) if spec.pivot else []
-        self.parts = list(dict.fromkeys(axis_text(spec.pivot, row.axis(spec.pivot)) for row in by_pivot)) or [""]
+        self.parts = list(dict.fromkeys(row.text(spec.pivot) for row in by_pivot)) or [""]
         groups: dict[tuple[str, ...], dict[str, Row]] = {}
         for row in rows:
-            part = axis_text(spec.pivot, row.axis(spec.pivot)) if spec.pivot else ""
-            groups.setdefault(tuple(axis_text(a, row.axis(a)) for a in axes), {})[part] = row
+            part = row.text(spec.pivot) if spec.pivot else ""
+            groups.setdefault(tuple(row.text(a) for a in axes), {})[part] = row
         self.groups = list(groups.values()) if spec.pivot else [{"": row} for row in rows]
         self.fronted = self.on_front(rows)
         self.baselines = {id(row): baseline_of(row, rows, spec.baseline) for row in rows}
@@ -191,7 +189,7 @@ class Body:
         first = next(iter(group.values()))
         for name in self.order:
             if name not in self.metrics:
-                text = clean(axis_text(name, first.axis(name)))
+                text = clean(first.text(name))
                 gone = name == "model" and not self.known(first.case.model)
                 yield Cell(text, axis=first.axis(name), notes=(self.notes.number(GONE),) if gone else ())
                 continue
@@ -269,13 +267,13 @@ def sort_value(row: Row, name: str) -> Any:
         return row.values[name].value.value
     if name == "size":
         return math.prod(Size.parse(row.case.size).values)
-    return row.axis(name) if name in CASE_AXES or name == "machine" or name in row.case.options else None
+    return row.axis(name)
 
 
 def check_comparable(spec: TableSpec, chosen: Sequence[Row], what: str) -> None:
     """Raise BadRecords where rows would be set against each other that differ in machine, dtype, batch size or mode."""
     for axis in COMPARED:
-        seen = sorted({axis_text(axis, row.axis(axis)) for row in chosen if not meaningless(axis, row.axis(axis))})
+        seen = sorted({row.text(axis) for row in chosen if not meaningless(axis, row.axis(axis))})
         told = axis == spec.pivot or (axis in spec.baseline and not spec.best and not spec.front)
         if len(seen) > 1 and not told:
             raise BadRecords(f"{what} would compare rows of different {axis}: {listed(seen)}; choose one with where")
@@ -310,7 +308,7 @@ def baseline_of(row: Row, rows: Sequence[Row], baseline: Mapping[str, Scalar]) -
         if "model" in baseline and row.case.model != other.case.model:
             shared = set(row.case.options) & set(other.case.options)
         alike = all(row.axis(a) == other.axis(a) for a in (*axes, *shared))
-        if alike and all(same(k, other.axis(k), v) for k, v in baseline.items()):
+        if alike and all(fits(other, k, v) for k, v in baseline.items()):
             found.append(other)
     if len(found) > 1:
         named = listed([" ".join([r.name, *(f"{k}={v}" for k, v in r.case.options.items())]) for r in found])

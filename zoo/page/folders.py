@@ -8,6 +8,7 @@ from pathlib import Path
 
 from zoo import store
 from zoo.errors import BadRecords, ZooError
+from zoo.registry import installed
 from zoo.resources import suites
 from zoo.rows import Row, rows_of
 from zoo.suite import SuiteFile, read_suite
@@ -55,7 +56,8 @@ def read_folders(root: Path, tell: Tell) -> list[Folder]:
         tell(f"reading {folder}")
         results = store.read_files(files)
         label = name if names.count(name) == 1 else str(folder.relative_to(root))
-        folders.append(Folder(folder, name, label, results, tuple(rows_of(results)), *known_suite(name)))
+        rows = tuple(rows_of(results, installed().knobs))
+        folders.append(Folder(folder, name, label, results, rows, *known_suite(name)))
     return folders
 
 

@@ -49,7 +49,7 @@ def all_records(folders: Sequence[Folder]) -> tuple[Table, list[Folder]]:
     columns = (*heads[:1], *suite, *heads[1:], *(Column(v.metric, v.head, True, v.unit) for v in variants))
     lines = []
     for folder, row in zip(owners, found, strict=True):
-        line = [Cell(units.clean(rows.axis_text(name, row.axis(name))), axis=row.axis(name)) for name in axes]
+        line = [Cell(units.clean(row.text(name)), axis=row.axis(name)) for name in axes]
         line[1:1] = [Cell(units.clean(folder.label), axis=folder.label)] if suite else []
         lines.append((*line, *(variant.cell(row) for variant in variants)))
     return Table("All records", columns, tuple(lines), (), all_footer(found, axes, variants)), owners
@@ -69,7 +69,7 @@ def shown_axes(found: Sequence[Row]) -> list[str]:
     """Return model and size, and every axis that varies."""
     varying = []
     for name in rows.axes_of(found):
-        values: set[Scalar] = {rows.axis_text(name, row.axis(name)) for row in found}
+        values: set[Scalar] = {row.text(name) for row in found}
         if len(values - {MISSING}) > 1 and name not in ("model", "size"):
             varying.append(name)
     return ["model", "size", *varying]
