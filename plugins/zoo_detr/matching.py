@@ -41,21 +41,22 @@ class HungarianMatcher:
 
     @torch.no_grad()
     def __call__(self, outputs: Mapping[str, Any], targets: Sequence[Target]) -> list[Pairs]:
-        """Match each image of a batch: min(Q, T) pairs an image, ordered by query."""
-        costs = [
-            self.cost(logits, boxes, target)
-            for logits, boxes, target in zip(outputs["logits"], outputs["boxes"], targets, strict=True)
-        ]
-        together = torch.cat(costs, dim=1).nan_to_num(LARGE, LARGE, -LARGE).cpu()  # one transfer a batch
-        apart = torch.split(together, [cost.shape[1] for cost in costs], dim=1)
-        assigned = [linear_sum_assignment(cost) for cost in apart]
-        device = outputs["boxes"].device
-        return [(torch.as_tensor(q, device=device), torch.as_tensor(t, device=device)) for q, t in assigned]
+        """Match each image of a batch: min(Q, T) pairs an image, ordered by query, on the CPU.
 
-    def cost(self, logits: Tensor, boxes: Tensor, target: Target) -> Tensor:
-        """Return the costs (Q, T) of one image's queries, logits (Q, C + 1) and boxes (Q, 4), for its objects."""
-        labels, wanted = target["labels"], wide(target["boxes"])
-        boxes = wide(boxes)
+        All queries are priced for all objects of the batch at once, and those of other images left out on the host: a
+        GPU waits once a batch, and not for some fifty small kernels an image.
+        """
+        images, queries = outputs["logits"].shape[:2]
+        costs = self.cost(outputs["logits"].flatten(0, 1), outputs["boxes"].flatten(0, 1), targets)
+        by_image = costs.nan_to_num(LARGE, LARGE, -LARGE).cpu().view(images, queries, costs.shape[1])
+        apart = torch.split(by_image, [len(target["labels"]) for target in targets], dim=2)
+        assigned = [linear_sum_assignment(cost[i]) for i, cost in enumerate(apart)]
+        return [(torch.as_tensor(q), torch.as_tensor(t)) for q, t in assigned]
+
+    def cost(self, logits: Tensor, boxes: Tensor, targets: Sequence[Target]) -> Tensor:
+        """Return the costs (Q, T) of queries, logits (Q, C + 1) and boxes (Q, 4), for all objects of some images."""
+        labels, wanted = (torch.cat([target[key] for target in targets]) for key in ("labels", "boxes"))
+        boxes, wanted = wide(boxes), wide(wanted)
         probability = wide(logits).softmax(-1)[:, labels]  # (Q, T)
         distance = (boxes[:, None] - wanted).abs().sum(-1)
         overlap = generalised_iou(to_corners(boxes)[:, None], to_corners(wanted))
@@ -94,41 +95,46 @@ class DetrLoss:
         self, outputs: Mapping[str, Any], targets: Sequence[Target], pairs: Sequence[Pairs]
     ) -> dict[str, Tensor]:
         """Return the losses of one layer: of the classes of all queries, and of the boxes of the matched ones."""
-        logits, chosen = wide(outputs["logits"]), places(pairs)
+        logits = wide(outputs["logits"])
+        images, queries, objects = places(pairs, targets, logits.device)
         wanted = torch.full(logits.shape[:2], self.num_classes, device=logits.device)
-        wanted[chosen] = gather("labels", targets, pairs)
+        wanted[images, queries] = gather("labels", targets, objects)
         weight = logits.new_ones(self.num_classes + 1)
         weight[-1] = self.no_object
-        found, boxes = wide(outputs["boxes"][chosen]), gather("boxes", targets, pairs)  # (K, 4) both
+        found, boxes = wide(outputs["boxes"][images, queries]), gather("boxes", targets, objects)  # (K, 4) both
         overlap = generalised_iou(to_corners(found), to_corners(boxes))
-        objects = count(targets)
+        total = count(targets)
         return {
             "class": self.classes * F.cross_entropy(logits.transpose(1, 2), wanted, weight),
-            "l1": self.l1 * (found - boxes).abs().sum() / objects,
-            "giou": self.giou * (1 - overlap).sum() / objects,
+            "l1": self.l1 * (found - boxes).abs().sum() / total,
+            "giou": self.giou * (1 - overlap).sum() / total,
         }
 
     def of_masks(self, masks: Tensor, targets: Sequence[Target], pairs: Sequence[Pairs]) -> dict[str, Tensor]:
         """Return the losses of the matched masks, of (B, Q, h, w) logits enlarged to the size of the targets."""
-        found = wide(masks[places(pairs)][:, None])
-        wanted = gather("masks", targets, pairs).to(found.dtype)  # (K, H, W)
+        images, queries, objects = places(pairs, targets, masks.device)
+        found = wide(masks[images, queries][:, None])
+        wanted = gather("masks", targets, objects).to(found.dtype)  # (K, H, W)
         found = F.interpolate(found, size=wanted.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
-        objects = count(targets)
+        total = count(targets)
         return {
-            "focal": self.focal * focal_loss(found.flatten(1), wanted.flatten(1)).sum() / objects,
-            "dice": self.dice * dice_loss(found.flatten(1), wanted.flatten(1)).sum() / objects,
+            "focal": self.focal * focal_loss(found.flatten(1), wanted.flatten(1)).sum() / total,
+            "dice": self.dice * dice_loss(found.flatten(1), wanted.flatten(1)).sum() / total,
         }
 
 
-def places(pairs: Sequence[Pairs]) -> Pairs:
-    """Return where the matched queries of a batch are: images and queries, (K,) each."""
-    images = torch.cat([torch.full_like(queries, i) for i, (queries, _) in enumerate(pairs)])
-    return images, torch.cat([queries for queries, _ in pairs])
+def places(pairs: Sequence[Pairs], targets: Sequence[Target], device: torch.device) -> Tensor:
+    """Return the images, the queries and the objects, counted over the batch, of all pairs: (3, K), in one transfer."""
+    found, before = [], 0
+    for i, ((queries, objects), target) in enumerate(zip(pairs, targets, strict=True)):
+        found.append(torch.stack((torch.full_like(queries, i), queries, objects + before)))
+        before += len(target["labels"])
+    return torch.cat(found, dim=1).to(device)
 
 
-def gather(key: str, targets: Sequence[Target], pairs: Sequence[Pairs]) -> Tensor:
-    """Return what the matched objects of a batch have under ``key``, (K, ...), in the order of :func:`places`."""
-    return torch.cat([target[key][objects] for target, (_, objects) in zip(targets, pairs, strict=True)])
+def gather(key: str, targets: Sequence[Target], objects: Tensor) -> Tensor:
+    """Return what some objects (K,), counted over the batch, have under ``key``: (K, ...)."""
+    return torch.cat([target[key] for target in targets])[objects]
 
 
 def count(targets: Sequence[Target]) -> int:
