@@ -36,7 +36,12 @@ def test_committed_tables_are_what_the_records_give(name: str) -> None:
     made = Report(read_suite(name), RESULTS / name)
     assert not made.problems
     for path, text in made.texts():
-        assert path.read_text(encoding="utf-8") == text, f"{path} differs; {AGAIN}"
+        assert rounded(path.read_text(encoding="utf-8")) == rounded(text), f"{path} differs; {AGAIN}"
+
+
+def rounded(text: str) -> str:
+    """Return a text with its long numbers at ten digits: a fit's last ones are the libraries' own."""
+    return re.sub(r"\d+\.\d{9,}(e[+-]\d+)?", lambda number: f"{float(number[0]):.10g}", text)
 
 
 def said(svg: Path) -> list[str]:
