@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from zoo.case import Case
-from zoo.difference import changes
+from zoo.difference import Agreement, agreements, changes
 from zoo.errors import BadRecords
 from zoo.record import CaseRecord, MachineRecord, Value
 from zoo.store import Store
@@ -52,6 +52,21 @@ def test_what_is_said_of_the_second(tmp_path: Path, metric: str, before: Value, 
     a, b = folder(tmp_path / "a", **{metric: before}), folder(tmp_path / "b", **{metric: after})
     (found,) = changes(a, b)
     assert found.verdict == verdict
+
+
+def test_a_narrower_margin_tells_more(tmp_path: Path) -> None:
+    a, b = folder(tmp_path / "a", latency=timed(1.0, 0.001)), folder(tmp_path / "b", latency=timed(1.04, 0.001))
+    assert [change.verdict for change in changes(a, b, margin=0.02)] == ["worse"]
+    assert [change.verdict for change in changes(a, b)] == ["same"]
+
+
+def test_how_far_two_runs_agree_is_told_for_what_a_machine_decides(tmp_path: Path) -> None:
+    a = folder(tmp_path / "a", latency=timed(1.0), energy=Value(value=2.0, unit="J"), macs=Value(value=7))
+    b = folder(tmp_path / "b", latency=timed(1.01), energy=Value(value=2.1, unit="J"), macs=Value(value=7))
+    assert [*agreements(changes(a, b, 0.02), 0.02)] == [
+        Agreement("latency", 1, 1, 1.01, 1.01),
+        Agreement("energy", 1, 0, 1.05, 1.05),
+    ]
 
 
 def test_two_machines_have_a_ratio_and_no_verdict(tmp_path: Path) -> None:

@@ -712,6 +712,7 @@ def scale_(
 @click.option("--budget", type=float, default=40.0, show_default=True, help="Seconds to get the interval tight.")
 @click.option("--out", default="runs", show_default=True, help="Where the record is kept.")
 @click.option("--gate", is_flag=True, help="Exit with 1 when B is slower or, between folders, worse.")
+@click.option("--within", type=click.FloatRange(0, 100), metavar="PERCENT", help="What two folders may differ by. [5]")
 @plugin_option
 @json_option
 def compare_(
@@ -723,12 +724,15 @@ def compare_(
     budget: float,
     out: str,
     gate: bool,
+    within: float | None,
     plugins: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Measure model B beside model A, in turn; or tell what differs between two folders of results."""
     if Path(a).is_dir() and Path(b).is_dir():
-        tripped = print_changes(Path(a), Path(b), as_json)
+        tripped = print_changes(Path(a), Path(b), within, as_json)
+    elif within is not None:
+        raise click.UsageError("--within is for two folders; of two models the machine tells what is no difference")
     else:
         axes = parse_settings(settings) | ({"size": [size]} if size else {})
         tripped = print_comparison(a, b, metric, axes, budget, Path(out), plugins, as_json)
@@ -788,11 +792,12 @@ def print_record(record: ComparisonRecord) -> None:
         click.echo(f"meanwhile other processes kept {record.conditions['others']:.1f} cores busy")
 
 
-def print_changes(a: Path, b: Path, as_json: bool) -> bool:
+def print_changes(a: Path, b: Path, within: float | None, as_json: bool) -> bool:
     """Print what differs between two folders; tell whether anything is worse."""
     from zoo import difference
 
-    found = list(difference.changes(a, b))
+    margin = difference.BETWEEN_RUNS if within is None else within / 100
+    found = list(difference.changes(a, b, margin))
     if not found:
         raise ZooError(f"{a} and {b} have no case in common")
     if as_json:
@@ -808,8 +813,11 @@ def print_changes(a: Path, b: Path, as_json: bool) -> bool:
         if shown:
             print_columns(rows, right=(2, 3))
         click.echo(f"{len(found)} metrics in both, {len(found) - len(shown)} the same")
+        for one in difference.agreements(found, margin):
+            between = f"{one.lowest:.3f} to {one.highest:.3f}"
+            click.echo(f"{one.metric}: B / A {between}, {one.within} of {one.cases} within {100 * margin:g} %")
         if any(c.interval for c in found):
-            click.echo(f"between runs, less than {difference.BETWEEN_RUNS:.0%} is no difference: each is one process")
+            click.echo(f"between runs, less than {100 * margin:g} % is no difference: each is one process")
     return any(change.verdict == "worse" for change in found)
 
 

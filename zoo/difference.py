@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,12 +33,37 @@ class Change:
     note: str = ""
 
 
-def changes(a: Path, b: Path) -> Iterator[Change]:
-    """Yield every metric of every case that both folders have, in a's order. BadRecords when one has no records."""
+@dataclass(frozen=True)
+class Agreement:
+    """How far the cases of one metric are apart: their number, how many are near enough, and B / A at both ends."""
+
+    metric: str
+    cases: int
+    within: int
+    lowest: float
+    highest: float
+
+
+def changes(a: Path, b: Path, margin: float = BETWEEN_RUNS) -> Iterator[Change]:
+    """Yield every metric of every case that both folders have, in a's order. BadRecords when one has no records.
+
+    Medians that are less than ``margin`` apart, a share of A's, are no difference.
+    """
     before, after = newest(store.load(a)), newest(store.load(b))
     for key, first in before.items():
         if key in after:
-            yield change(key, first, after[key])
+            yield change(key, first, after[key], margin)
+
+
+def agreements(found: Iterable[Change], margin: float = BETWEEN_RUNS) -> Iterator[Agreement]:
+    """Yield how far two runs agree in each metric that is measured on a machine, whatever the verdicts."""
+    ratios: dict[str, list[float]] = {}
+    for one in found:
+        if one.ratio is not None and one.metric in METRICS and METRICS[one.metric].phase != "static":
+            ratios.setdefault(one.metric, []).append(one.ratio)
+    for metric, apart in ratios.items():
+        near = sum(1 - margin <= ratio <= 1 + margin for ratio in apart)
+        yield Agreement(metric, len(apart), near, min(apart), max(apart))
 
 
 def newest(results: store.Results) -> dict[tuple[str, str], tuple[CaseRecord, str]]:
@@ -51,7 +76,9 @@ def newest(results: store.Results) -> dict[tuple[str, str], tuple[CaseRecord, st
     }
 
 
-def change(key: tuple[str, str], before: tuple[CaseRecord, str], after: tuple[CaseRecord, str]) -> Change:
+def change(
+    key: tuple[str, str], before: tuple[CaseRecord, str], after: tuple[CaseRecord, str], margin: float
+) -> Change:
     """Compare one metric."""
     case, metric = key
     (first, machine_a), (second, machine_b) = before, after
@@ -67,20 +94,24 @@ def change(key: tuple[str, str], before: tuple[CaseRecord, str], after: tuple[Ca
         note = f"two machines, {machine_a} and {machine_b}: no verdict"
         return Change(case, metric, a.value, b.value, ratio, interval, "", note)
     better_if_more = METRICS[metric].higher_is_better if metric in METRICS else True
-    return Change(case, metric, a.value, b.value, ratio, interval, judged(ratio, interval, a, b, better_if_more))
+    verdict = judged(ratio, interval, (a, b), better_if_more, margin)
+    return Change(case, metric, a.value, b.value, ratio, interval, verdict)
 
 
-def judged(ratio: float, interval: tuple[float, float] | None, a: Value, b: Value, better_if_more: bool) -> str:
+def judged(
+    ratio: float, interval: tuple[float, float] | None, values: tuple[Value, Value], better_if_more: bool, margin: float
+) -> str:
     """Tell what may be said of b."""
+    a, b = values
     verdict = "better" if (ratio > 1) == better_if_more else "worse"
     if interval is None:
         if a.interval and b.interval and a.interval[0] <= b.interval[1] and b.interval[0] <= a.interval[1]:
             return "same" if a.value == b.value else "ambiguous"
         return "same" if ratio == 1 else verdict
     low, high = interval
-    if low >= 1 - BETWEEN_RUNS and high <= 1 + BETWEEN_RUNS:
+    if low >= 1 - margin and high <= 1 + margin:
         return "same"
-    return verdict if abs(math.log(ratio)) > math.log1p(BETWEEN_RUNS) and not low <= 1 <= high else "ambiguous"
+    return verdict if abs(math.log(ratio)) > math.log1p(margin) and not low <= 1 <= high else "ambiguous"
 
 
 def of_medians(a: Value, b: Value) -> tuple[float, float] | None:
