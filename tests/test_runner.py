@@ -620,6 +620,16 @@ def test_a_run_that_stops_in_time_goes_on_where_it_left_off(suite_file, tmp_path
     assert "left for want of time" not in second.stderr
 
 
+def test_a_training_that_would_not_end_in_time_is_left_for_the_next_run(suite_file, tmp_path, zoo):
+    timed = "{models: [vit_nano], axes: {threads: 1}, metrics: [latency]}"
+    trained = "{models: [mixer_nano], axes: {size: 16, threads: 1}, task: digits, recipe: equal@600s, metrics: [top1]}"
+    path = suite_file(f"schema: 1\ngroups:\n  - {timed}\n  - {trained}\n")
+    done = zoo("run", str(path), "--stop-after", "400")
+    assert done.returncode == 0
+    assert "1 cases are left for want of time" in done.stderr
+    assert [record.case.model for record in store.load(tmp_path / "runs" / "mine").records] == ["vit_nano"]
+
+
 def test_the_knee_is_the_smallest_batch_tried_that_is_as_fast_as_any(suite_file, tmp_path, zoo):
     axes = "{size: 32, batch_size: 3000}"  # which alone would need more than is allowed
     group = f"{{models: [vit_nano], axes: {axes}, metrics: [throughput_knee], limits: {{memory: 256 MiB}}}}"

@@ -55,7 +55,7 @@ class Request:
     ``data`` are folders that tasks look for their data in, ``weights`` the files that models begin from, by name,
     ``recipe`` what they are trained by instead of the suite's. ``retry`` runs again what was out of memory or time,
     ``fresh`` measures again what is kept. What would not end within ``stop_after`` seconds, were it as long as the
-    longest so far, is left for the next run.
+    longest so far or as its recipe trains, is left for the next run; the first is begun in any case.
     """
 
     suite: str | SuiteFile
@@ -211,7 +211,8 @@ def execute(
     with contextlib.closing(session.pool), contextlib.closing(runs(session, plan.work)) as started:
         for works, found in started:
             begins = time.monotonic()
-            if stop_after is not None and begins - began + longest > stop_after:
+            least = max(longest, training_seconds(works))
+            if stop_after is not None and number > 1 and begins - began + least > stop_after:
                 return
             reporter.started(number, works[0])
             records: dict[int, list[CaseRecord]] = {id(work): [] for work in works}
@@ -224,6 +225,12 @@ def execute(
                 reporter.finished(number, work, mine, sum(record.seconds or 0.0 for record in mine))
                 number += 1
             longest = max(longest, time.monotonic() - begins)
+
+
+def training_seconds(works: Sequence[Work]) -> float:
+    """Return how long the recipes of a block train, as far as that is their budget."""
+    trained = [work.planned.assignment for work in works if work.wanted["task"]]
+    return sum(assignment.recipe.seconds for assignment in trained if assignment)
 
 
 Found = Iterable[tuple[Work, CaseRecord]]

@@ -225,8 +225,10 @@ class Training:
             self.schedule.step_update(tick)
             self.take_step(run)
             self.step += 1
+            if self.device.type == "cpu" or len(self.waiting) >= LOOKED_AT:
+                self.look()  # waits for the device, which is time of the training
             self.seconds += time.monotonic() - began
-            if self.device.type == "cpu" or len(self.waiting) >= LOOKED_AT or self.points() > before:
+            if self.waiting and self.points() > before:
                 self.look()
             if self.points() > before:
                 self.mark()
