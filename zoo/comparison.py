@@ -244,7 +244,7 @@ def told_in_all(told: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def ready(member: Member, metric: str, pool: Pool) -> Sampler:
     """Start a member and warm it up. Failed when it fails."""
     member.started = time.monotonic()
-    if not member.start(pool, "speed", lambda _: None) or not member.compiled():
+    if not member.start(pool, "speed", lambda _: None) or not member.compiled(pool):
         raise Failed(member, metric)
     sampler = Sampler(member, metric, "speed")
     sampler.warm_up()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import selectors
@@ -17,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Any
 
 from zoo import environment
@@ -57,7 +59,9 @@ class Server:
         """Start the base server of a launch environment and wait until torch is loaded."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         log = tempfile.TemporaryFile()  # noqa: SIM115
-        settings = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), **environment.LAUNCH}
+        # Asked through NVML, a plugin's torch.cuda.is_available() at import leaves the process fit to fork.
+        asked = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+        settings = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), **asked, **environment.LAUNCH}
         with theirs:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "zoo.server", str(theirs.fileno())],
@@ -156,10 +160,19 @@ def tail(log: IO[bytes], lines: int = 2) -> str:
 
 @dataclass
 class Pool:
-    """The servers of a run: a base server for each thread count, and on it one for each plugin's code."""
+    """The servers of a run: a base server for each thread count, and on it one for each plugin's code.
+
+    What is compiled of a case that several processes run one after the other is kept as long as the run lasts.
+    """
 
     bases: dict[int, Server] = field(default_factory=dict)
     served: dict[tuple[int, str], Server] = field(default_factory=dict)
+    compiled: tempfile.TemporaryDirectory[str] | None = None
+
+    def folder_of(self, case: str) -> str:
+        """Return the folder for what is compiled of a case."""
+        self.compiled = self.compiled or tempfile.TemporaryDirectory(prefix="zoo-")
+        return str(Path(self.compiled.name) / hashlib.sha256(case.encode()).hexdigest()[:16])
 
     def server(self, threads: int, spec: ModelSpec) -> Server:
         """Return a server with the model's code loaded, or the base server where that code does not load."""
@@ -192,9 +205,11 @@ class Pool:
                 base.process.kill()
 
     def close(self) -> None:
-        """End all servers, and with them everything that they forked."""
+        """End all servers, and with them everything that they forked, and forget what was compiled."""
         for server in {id(s): s for s in (*self.served.values(), *self.bases.values())}.values():
             server.close()
+        if self.compiled:
+            self.compiled.cleanup()
 
 
 class Worker:

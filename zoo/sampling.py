@@ -120,13 +120,17 @@ class Member:
         names = (metric, self.ratios().get(metric, ""), *found)
         return next((found[name] for name in names if name in found and found[name].status != "ok"), None)
 
-    def compiled(self) -> bool:
-        """Compile, where the case says so; False when that failed, with the status kept. Nothing is run eagerly."""
+    def compiled(self, pool: Pool) -> bool:
+        """Compile, where the case says so; False when that failed, with the status kept. Nothing is run eagerly.
+
+        What another process of this run compiled of the case is taken from there.
+        """
         if self.case.compile is None:
             return True
         assert self.worker is not None
         try:
-            self.worker.ask({"do": "measure", "metric": "compile_time"}, self.deadline("speed"))
+            kept = {"kept": pool.folder_of(self.case.id)}
+            self.worker.ask({"do": "measure", "metric": "compile_time", "given": kept}, self.deadline("speed"))
         except Died as died:
             self.fail("speed", died)
             self.stop()
