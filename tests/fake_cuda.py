@@ -90,9 +90,9 @@ class FakeCuda(driver.Driver):
         work = CLOCK.work - before
         return lambda: launch(1000, work)
 
-    def reset_peaks(self) -> int:
-        """Return what is held."""
-        return 1 << 20
+    def reset_peaks(self) -> tuple[int, int]:
+        """Return what is held, and by workspaces."""
+        return 1 << 20, 32 << 20
 
     def peaks(self) -> dict[str, int]:
         """Return sizes in the order that they have on a device."""

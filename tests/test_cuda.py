@@ -130,7 +130,8 @@ def test_a_suite_on_a_gpu_from_end_to_end(cuda: Any, tmp_path: Path, zoo: Any) -
     }
     memory = found["slow_host", "peak_memory"]
     assert (memory.value, memory.convention) == (3 << 20, "cuda allocator")
-    assert {"reserved", "driver", "held"} <= set(memory.detail)
+    assert {"reserved", "driver", "held", "workspaces"} <= set(memory.detail)
+    assert memory.detail["predicted"] > 3 * 32 * 32 * 4, "at least the image"
     assert found["slow_host", "percent_of_bound"].status == "ok"
     results = store.load(tmp_path / "runs" / "mine")
     (machine,) = results.machines.values()
@@ -264,7 +265,9 @@ def test_on_a_gpu_a_suite_measures_everything(suite_file: Any, tmp_path: Path, z
             latency = record.metrics["latency"]
             assert 0 < latency.detail["host_seconds"] < latency.value
             assert 0 < latency.detail["device_seconds"] < 1.1 * latency.value
-            assert record.metrics["latency_graph"].value < 1.05 * latency.value
+            # Of training the captured AdamW keeps its steps on the device, which is more work.
+            more = 1.15 if record.case.mode == "training" else 1.05
+            assert record.metrics["latency_graph"].value < more * latency.value
 
 
 WAITS = """

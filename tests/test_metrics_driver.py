@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from zoo.metrics import memory, speed
-from zoo.metrics.driver import Cpu, Cuda, Unsupported, driver_of, first_cause
+from zoo.metrics.driver import Cpu, Cuda, Unsupported, driver_of
 from zoo.nvml import Gpu, Reading
 
 
@@ -100,6 +100,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     }
     for name, answer in answers.items():
         monkeypatch.setattr(torch.cuda, name, note(name, answer))
+    monkeypatch.setattr(torch._C, "_cuda_clearCublasWorkspaces", note("clear_workspaces"), raising=False)
     monkeypatch.setattr(
         torch.cuda, "Event", lambda enable_timing: SimpleNamespace(record=note(f"event {enable_timing}"))
     )
@@ -171,15 +172,42 @@ def test_a_capture_without_memory_is_out_of_memory(log: list[str]) -> None:
         Cuda().capture(call)
 
 
-def test_an_error_without_words_is_told_by_its_name() -> None:
-    assert first_cause(AssertionError()) == "AssertionError"
+def test_memory_that_ends_in_a_capture_is_out_of_memory_whatever_the_end_of_it_says(
+    log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Graph:
+        """Fails at its end, as torch's does after an error within."""
+
+        def __enter__(self) -> None:
+            log.append("capturing")
+
+        def __exit__(self, *_: object) -> None:
+            raise RuntimeError("capture was invalidated")
+
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph: Graph())
+
+    def call() -> None:
+        if log[-1] == "capturing":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
+        Cuda().capture(call)
+
+
+def test_an_error_without_words_is_told_by_its_name(log: list[str]) -> None:
+    def call() -> None:
+        if log[-1] == "graph":
+            raise AssertionError
+
+    with pytest.raises(Unsupported, match="cannot be captured: AssertionError"):
+        Cuda().capture(call)
 
 
 def test_peaks_are_those_of_the_second_call(log: list[str]) -> None:
     found = memory.peak_on_device(lambda: log.append("call"), Cuda())
-    assert found == {"allocated": 3, "reserved": 4, "driver": 16 - 10, "held": 1}
-    order = ["call", "synchronize", "empty_cache", "reset_peak_memory_stats", "memory_allocated", "call", "synchronize"]
-    assert log[1:8] == order
+    assert found == {"allocated": 3, "reserved": 4, "driver": 16 - 10, "held": 1, "workspaces": 0}
+    emptied = ["memory_allocated", "clear_workspaces", "empty_cache", "reset_peak_memory_stats", "memory_allocated"]
+    assert log[1:10] == ["call", "synchronize", *emptied, "call", "synchronize"]
 
 
 def test_nvml_is_asked_by_the_uuid(log: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,6 +140,7 @@ def test_storage_bytes_counts_each_storage_once() -> None:
 def test_cuda_peak_of_a_known_temporary() -> None:
     x = torch.ones(16 << 20, device="cuda")
     found = memory.peak_on_device(lambda: (x + 1)[:1].clone(), driver_of("cuda"))
-    assert found["held"] == pytest.approx(64 << 20, rel=0.05)
-    assert found["allocated"] == pytest.approx(128 << 20, rel=0.05)
+    # What else this process holds is held before and after.
+    assert found["held"] >= 64 << 20
+    assert found["allocated"] - found["held"] == pytest.approx(64 << 20, rel=0.05)
     assert found["allocated"] <= found["reserved"] <= found["driver"]

@@ -64,7 +64,7 @@ class System:
     variables: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     cores: int = field(default_factory=environment.usable_cores)
     versions: Mapping[str, str] = field(default_factory=environment.versions)
-    gpu: Gpu | None = field(default_factory=Gpu.open)
+    gpu: Gpu | None = field(default_factory=Gpu.first)
     seconds: float = 1.0  # to watch the machine for
 
     def read(self, path: str) -> str | None:

@@ -22,6 +22,7 @@ from zoo.plan import Prints
 from zoo.registry import Registry, use
 from zoo.runner import Request, open_store, prepare
 from zoo.trained import Exam
+from zoo.worker import apply_settings
 
 
 @click.command()
@@ -57,6 +58,9 @@ def train(registry: Registry, item: Planned, checkpoint: Path) -> None:
     case, spec, first = item.case, registry.model(item.case.model), distributed.get_rank() == 0
     local = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cuda", local) if case.device == "cuda" else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    apply_settings()
     torch.set_num_threads(max(1, environment.usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
     exam = Exam(

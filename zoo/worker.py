@@ -50,7 +50,10 @@ from zoo.task import Assignment
 INPUT_SEED = 0
 # AdamW reads weight, gradient and both moments, and writes all but the gradient.
 ADAMW_TRAFFIC = 7
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "Cannot allocate memory")
+OUT_OF_MEMORY = (
+    *("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "Cannot allocate memory"),
+    "STATUS_ALLOC_FAILED",  # of cuBLAS and cuDNN
+)
 NOT_SUPPORTED = (
     *("not implemented for", "no kernel image", "is not supported"),
     *("No available kernel", "No viable backend"),  # for attention, of the one backend that is allowed
@@ -217,6 +220,8 @@ class Job:
 
         torch._dynamo.reset()
         torch._inductor.config.force_disable_caches = True
+        # Torch 2.11's compiler breaks its graph where a model asks for this, as FNet and Performer do.
+        torch._dynamo.assume_constant_result(torch.amp.is_autocast_available)  # type: ignore[no-untyped-call]
         torch._dynamo.config.suppress_errors = False
         torch._dynamo.config.fail_on_recompile_limit_hit = True
         compiled: nn.Module = torch.compile(module, mode=self.case.compile, dynamic=False)  # type: ignore[assignment]
@@ -337,18 +342,21 @@ class Job:
         material = [vars(op) for op in self.count().uncounted if op.material]
         return Value(value=sum(op["calls"] for op in material), convention="material", detail={"ops": material})
 
-    def measure_peak_memory_predicted(self) -> Value:
-        """Peak by fake tensors: weights, inputs and what torch would allocate, and what training holds beside it."""
+    def predict_peak(self, device: torch.device) -> predicted_memory.Prediction:
+        """Return the peak on a device by fake tensors, and what is in it."""
 
         def inputs(device: torch.device) -> data.Inputs:
             return self.make_inputs(device, seeded=False)
 
         if self.case.mode in (None, "inference"):
-            found = predicted_memory.predict_peak(lambda: self.build().eval(), inputs, self.bodies)
-        else:
-            found = predicted_memory.predict_training_peak(
-                lambda: self.build().train(), inputs, self.optimizer_name, bodies=self.bodies
-            )
+            return predicted_memory.predict_peak(lambda: self.build().eval(), inputs, self.bodies, device)
+        return predicted_memory.predict_training_peak(
+            lambda: self.build().train(), inputs, self.optimizer_name, bodies=self.bodies, device=device
+        )
+
+    def measure_peak_memory_predicted(self) -> Value:
+        """Peak by fake tensors: weights, inputs and what torch would allocate, and what training holds beside it."""
+        found = self.predict_peak(torch.device("cpu"))
         detail = {**vars(found), "unseen": [*found.unseen]}
         del detail["peak"]
         return Value(value=found.peak, unit="B", convention="fake tensors", detail=detail)
@@ -407,10 +415,16 @@ class Job:
         self.driver.synchronize()
         return Value(value=1)
 
-    def measure_compile_time(self) -> Value:
-        """Seconds of the first call less those of a later one, with what the compiler made of the model."""
+    def measure_compile_time(self, kept: str | None = None) -> Value:
+        """Seconds of the first call less those of a later one, with what the compiler made of the model.
+
+        ``kept`` is a folder with what was compiled of this case before: then they say nothing of compiling.
+        """
         if self.case.compile is None:
             raise Unsupported("a model that is run eagerly is not compiled; compile=default would")
+        if kept:
+            torch._inductor.config.force_disable_caches = False
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = kept
         first, *later = speed.time_calls(self.call, 4, self.driver.synchronize)
         counters = torch._dynamo.utils.counters
         detail = {
@@ -428,11 +442,23 @@ class Job:
         assert self.module is not None
         if self.case.device == "cuda":
             found = memory.peak_on_device(self.call, self.driver)
-            return Value(value=found["allocated"], unit="B", convention="cuda allocator", detail=dict(found))
+            return Value(
+                value=found["allocated"],
+                unit="B",
+                convention="cuda allocator",
+                detail={**found, **self.predicted_on_device()},
+            )
         transient = memory.measure_peak(self.call)
         held = memory.storage_bytes(self.module, *self.inputs) + memory.state_bytes(self.optimizer)
         detail = {"held": held, "transient": transient}
         return Value(value=held + transient, unit="B", convention="VmHWM", detail=detail)
+
+    def predicted_on_device(self) -> dict[str, int | str]:
+        """Return the peak by fake tensors of the case's device, or why there is none, which costs no measurement."""
+        try:
+            return {"predicted": self.predict_peak(self.driver.device).peak}
+        except Exception as error:
+            return {"unpredicted": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
 
     def measure_energy(self) -> Value:
         """Joules of one sample, of all that the counter sees; an idle machine's watts are kept beside them."""

@@ -58,8 +58,8 @@ class Driver:
     def limit_memory(self, allowed: int) -> None:
         """Let tensors take so many bytes at most; an allocation past that fails. The CPU's limit is the process's."""
 
-    def reset_peaks(self) -> int:
-        """Give unused memory back and begin to count anew; return the bytes that tensors hold now."""
+    def reset_peaks(self) -> tuple[int, int]:
+        """Give unused memory back and begin to count anew; return the bytes of tensors and of libraries' workspaces."""
         raise Unsupported(f"the allocator of the {self.device.type.upper()} keeps no peaks")
 
     def peaks(self) -> dict[str, int]:
@@ -118,6 +118,7 @@ class Cuda(Driver):
 
     def capture(self, call: Call) -> Call:
         """Capture a call after a few on a side stream, as torch's documentation asks; the replay is one launch."""
+        gc.collect()  # a graph of autograd that is left over from an eager call belongs to another stream
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -128,10 +129,12 @@ class Cuda(Driver):
         try:
             with torch.cuda.graph(graph):
                 call()
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:
-            raise Unsupported(f"cannot be captured: {first_cause(error)}") from error
+            first = first_cause(error)
+            if isinstance(first, torch.OutOfMemoryError):
+                raise first from None
+            told = (str(first).strip() or type(first).__name__).splitlines()[0]
+            raise Unsupported(f"cannot be captured: {told}") from error
         return graph.replay
 
     def limit_memory(self, allowed: int) -> None:
@@ -139,12 +142,15 @@ class Cuda(Driver):
         total = torch.cuda.get_device_properties(self.device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, allowed / total))
 
-    def reset_peaks(self) -> int:
-        """Empty the allocator's cache and reset its marks."""
+    def reset_peaks(self) -> tuple[int, int]:
+        """Empty the allocator's cache, and cuBLAS's workspaces in it, which the next product makes again."""
         gc.collect()
+        with_workspaces = torch.cuda.memory_allocated()
+        torch._C._cuda_clearCublasWorkspaces()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
+        held = torch.cuda.memory_allocated()
+        return held, with_workspaces - held
 
     def peaks(self) -> dict[str, int]:
         """Read the allocator's marks, and what the driver has given away: context and other processes included."""
@@ -170,11 +176,11 @@ class Cuda(Driver):
         return self.gpu.read() if self.gpu else Reading()
 
 
-def first_cause(error: BaseException) -> str:
-    """Return the first line of the error that started it all: one in a capture makes ending the capture fail, too."""
+def first_cause(error: BaseException) -> BaseException:
+    """Return the error that started it all: one in a capture makes ending the capture fail, too."""
     while error.__context__ is not None:
         error = error.__context__
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return error
 
 
 def driver_of(name: str | None) -> Driver:

@@ -167,12 +167,13 @@ def peak_on_device(call: Callable[[], object], driver: Driver) -> dict[str, int]
     """Return the peak bytes of a call on a device whose allocator keeps count, weights and inputs included.
 
     ``allocated`` is what tensors took, ``reserved`` what the allocator took from the device for them, ``driver`` what
-    is in use on the device, by the context and by other processes too, ``held`` what tensors took before the call. The
-    first call, which loads libraries and picks kernels, is not measured.
+    is in use on the device, by the context and by other processes too, ``held`` what tensors took before the call, and
+    ``workspaces`` what cuBLAS keeps in the allocator, which is in the first three. The first call, which loads
+    libraries and picks kernels, is not measured.
     """
     call()
     driver.synchronize()
-    held = driver.reset_peaks()
+    held, workspaces = driver.reset_peaks()
     call()
     driver.synchronize()
-    return {**driver.peaks(), "held": held}
+    return {**driver.peaks(), "held": held, "workspaces": workspaces}

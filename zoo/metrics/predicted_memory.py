@@ -1,7 +1,7 @@
-"""Peak memory on the CPU, predicted without running anything: fake tensors are made and freed in place of real ones.
+"""Peak memory, predicted without running anything: fake tensors are made and freed in place of real ones.
 
-What torch's allocator would hand out is followed byte by byte: what operators return, and what the larger ones are
-known to hold while they run (:mod:`zoo.metrics.scratch`). All sizes are in bytes.
+What torch's allocator would hand out is followed byte by byte: what operators return, and on the CPU what the larger
+ones are known to hold while they run (:mod:`zoo.metrics.scratch`). All sizes are in bytes.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ NO_BODIES: Mapping[str, str] = MappingProxyType({})
 WRAPPERS = (__file__, "torch/_compile.py", "torch/_dynamo/eval_frame.py")  # of every call of a mode
 TORCH = ("aten", "prim", "prims", "profiler")
 PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.bmm.default)
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -68,17 +69,21 @@ class TrainingPrediction(Prediction):
         return super().activations - self.gradients - self.optimizer
 
 
-def predict_peak(build: Build, make_inputs: MakeInputs, bodies: Mapping[str, str] = NO_BODIES) -> Prediction:
+def predict_peak(
+    build: Build, make_inputs: MakeInputs, bodies: Mapping[str, str] = NO_BODIES, device: torch.device = CPU
+) -> Prediction:
     """Predict the peak of running a module without gradients, weights and inputs included.
 
-    The module is built on the meta device. ``bodies`` maps names of a plugin's operators (``"mine::attention"``) to
-    import strings of functions that take the operator's arguments and allocate what it does; they are run on fake
-    tensors too. Not followed are the scratch of LAPACK and of what the prediction calls unseen, and some tens of
-    kilobytes that oneDNN takes for each thread. Unmeasurable when sizes depend on the values of the inputs.
+    The module is built on the meta device, and its tensors are taken for those of ``device``. On a CUDA device, which
+    must be there for torch to choose the attention that it would run, workspaces of cuBLAS and cuDNN are not followed.
+    ``bodies`` maps names of a plugin's operators (``"mine::attention"``) to import strings of functions that take the
+    operator's arguments and allocate what it does; they are run on fake tensors too. Not followed are the scratch of
+    LAPACK and of what the prediction calls unseen, and some tens of kilobytes that oneDNN takes for each thread.
+    Unmeasurable when sizes depend on the values of the inputs.
     """
 
     def run() -> tuple[folding.Levels, tuple[int, int, tuple[str, ...]]]:
-        with _faked(build, bodies) as (module, tracker), torch.no_grad():
+        with _faked(build, bodies, device) as (module, tracker), torch.no_grad():
             args, kwargs, weights, inputs = _start(module, make_inputs, tracker)
             module(*args, **kwargs)
         return tracker.levels, (weights, inputs, tuple(tracker.unseen))
@@ -93,6 +98,7 @@ def predict_training_peak(
     optimizer: str | MakeOptimizer = "adamw",
     loss: Loss = memory.stand_in_loss,
     bodies: Mapping[str, str] = NO_BODIES,
+    device: torch.device = CPU,
 ) -> TrainingPrediction:
     """Predict the peak of training steps: forward in the mode that the module is built in, backward, optimiser.
 
@@ -102,7 +108,7 @@ def predict_training_peak(
     """
 
     def run() -> tuple[folding.Levels, Callable[[int], TrainingPrediction]]:
-        with _faked(build, bodies) as (module, tracker):
+        with _faked(build, bodies, device) as (module, tracker):
             args, kwargs, weights, inputs = _start(module, make_inputs, tracker)
             made = memory.make_optimizer(module, optimizer)
             tracker.follow_gradients(module)
@@ -131,12 +137,12 @@ def predict_training_peak(
 
 
 @contextmanager
-def _faked(build: Build, bodies: Mapping[str, str]) -> Iterator[tuple[nn.Module, _Tracker]]:
-    """Build a module, and turn its tensors and all that are made from here on into fake ones on the CPU."""
+def _faked(build: Build, bodies: Mapping[str, str], device: torch.device) -> Iterator[tuple[nn.Module, _Tracker]]:
+    """Build a module, and turn its tensors and all that are made from here on into fake ones on a device."""
     with meta.on_meta():
         module = build()
-    mode, tracker = fake_tensor.FakeTensorMode(allow_fallback_kernels=False), _Tracker(bodies)
-    tracker.held = _make_fake(module, mode)
+    mode, tracker = fake_tensor.FakeTensorMode(allow_fallback_kernels=False), _Tracker(bodies, device)
+    tracker.held = _make_fake(module, mode, device)
     try:
         with mode, tracker:
             yield module, tracker
@@ -148,15 +154,15 @@ def _faked(build: Build, bodies: Mapping[str, str]) -> Iterator[tuple[nn.Module,
 
 def _start(module: nn.Module, make_inputs: MakeInputs, tracker: _Tracker) -> tuple[Any, Any, int, int]:
     """Make the inputs and begin to follow; return them, and the bytes of weights and of inputs."""
-    args, kwargs = make_inputs(torch.device("cpu"))
+    args, kwargs = make_inputs(tracker.device)
     weights = memory.storage_bytes(module)
     inputs = memory.storage_bytes(module, args, kwargs) - weights
     tracker.start([*tracker.held, *tree_leaves((args, kwargs))])
     return args, kwargs, weights, inputs
 
 
-def _make_fake(module: nn.Module, mode: fake_tensor.FakeTensorMode) -> list[Tensor]:
-    """Put fake tensors on the CPU in place of all tensors that a module holds, sharing what these share; return them.
+def _make_fake(module: nn.Module, mode: fake_tensor.FakeTensorMode, device: torch.device) -> list[Tensor]:
+    """Put fake tensors in place of all tensors that a module holds, sharing what these share; return them.
 
     A module that is built of fake tensors from the start cannot be converted with ``Module.to``.
     """
@@ -166,7 +172,7 @@ def _make_fake(module: nn.Module, mode: fake_tensor.FakeTensorMode) -> list[Tens
         if not isinstance(value, Tensor):
             return value
         if id(value) not in fakes:
-            fakes[id(value)] = value, _fake(value, mode)
+            fakes[id(value)] = value, _fake(value, mode, device)
         return fakes[id(value)][1]
 
     for part in module.modules():
@@ -176,9 +182,8 @@ def _make_fake(module: nn.Module, mode: fake_tensor.FakeTensorMode) -> list[Tens
     return [made for _, made in fakes.values()]
 
 
-def _fake(tensor: Tensor, mode: fake_tensor.FakeTensorMode) -> Tensor:
-    """Return the fake of one tensor on the CPU, a parameter of a parameter."""
-    device = torch.device("cpu")
+def _fake(tensor: Tensor, mode: fake_tensor.FakeTensorMode, device: torch.device) -> Tensor:
+    """Return the fake of one tensor, a parameter of a parameter."""
     made = fake_tensor.FakeTensor(mode, tensor.detach().to("meta"), device)
     return nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
 
@@ -186,9 +191,9 @@ def _fake(tensor: Tensor, mode: fake_tensor.FakeTensorMode) -> Tensor:
 class _Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the storages that are alive, by identity, so that views share; finalizers take the dead ones off."""
 
-    def __init__(self, bodies: Mapping[str, str]) -> None:
+    def __init__(self, bodies: Mapping[str, str], device: torch.device) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.bodies = bodies
+        self.bodies, self.device = bodies, device
         self.held: list[Tensor] = []
         self.live = self.peak = 0
         self.levels: dict[tuple[Any, Any], int] = {}
@@ -280,7 +285,7 @@ class _Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func in PRODUCTS:
             self.product = out.untyped_storage()._cdata, _call()
         if func.namespace in TORCH and func not in scratch.unknown():
-            inside = before + scratch.held(func, args, out)
+            inside = before + (scratch.held(func, args, out) if self.device.type == "cpu" else 0)
         else:
             inside = before + self.held_inside(func, args, kwargs or {})
         level = max(inside, 0 if self.in_place(func, args) else self.live)
@@ -300,7 +305,7 @@ class _Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def peak_of(self, body: Callable[..., Any], args: Any, kwargs: Any) -> int:
         """Return what a function holds at most beside its arguments."""
-        inner = _Tracker(self.bodies)
+        inner = _Tracker(self.bodies, self.device)
         inner.start(tree_leaves((args, kwargs)))
         given = inner.live
         with inner, torch.no_grad():
