@@ -400,6 +400,25 @@ def test_what_a_time_was_taken_under_is_a_footnote(device: str, detail: dict[str
     assert [text.startswith(note or "") for text in made.notes] == ([True] if note else [])
 
 
+def test_what_a_gpu_told_of_its_clock_and_its_memory_stands_below_the_table() -> None:
+    def seen(clocks: list[int], *reasons: str) -> dict[str, Any]:
+        return {"conditions": {"sm_clock": clocks, "full_clock": 1980, "reasons": [*reasons], "foreign": 0}}
+
+    fast = Value(value=0.01, unit="s", detail=seen([1900, 1980]))
+    capped = Value(value=0.02, unit="s", detail={**seen([1500, 1755], "power cap"), "discarded": {"requests": 2}})
+    peaks = [
+        Value(value=n, unit="B", convention="cuda allocator", detail={"predicted": p, "workspaces": 32 << 20})
+        for n, p in (((32 << 20) + 10**9, 98 * 10**7), ((32 << 20) + 2 * 10**9, 202 * 10**7), (10**8, 10**6))
+    ]
+    records = [timed(name, device="cuda", value=value) for name, value in (("a", fast), ("b", capped))]
+    records += [record(Case(f"m{n}", "224px", device="cuda"), {"peak_memory": v}) for n, v in enumerate(peaks)]
+    text = printed(*records, columns="model latency peak_memory")
+    assert "GPU clock: 1500 to 1980 MHz, of at most 1980." in text
+    assert "GPU clock held down by power cap: b 224px xeon-2core." in text
+    assert "Requests for samples that were thrown away and made again: 2." in text
+    assert "Predicted peaks: 0.980 to 1.010 times the 2 above 500 MB, less cuBLAS's workspaces." in text
+
+
 def test_a_value_of_other_library_versions_is_a_footnote() -> None:
     older = MachineRecord("xeon-2core", {**ENVIRONMENT, "torch": "2.11.0"})
     records = (timed("a", machine=older), record(Case("b", "224px"), timed("b").metrics, day=2))

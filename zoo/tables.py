@@ -291,6 +291,7 @@ def check_comparable(spec: TableSpec, chosen: Sequence[Row], what: str) -> None:
             )
 
 
+LARGE = 500e6  # bytes from which on a predicted peak is held to the measured one
 COMPARED = ("machine", "dtype", "batch_size", "device", "mode", "threads")
 
 
@@ -552,6 +553,27 @@ def condition_lines(found: Sequence[Row], metrics: Sequence[str]) -> Iterator[st
     if stolen:
         most = max(share for _, share in stolen)
         yield f"Timed while the host took up to {most:.0%} of the cores' time: {names_of(stolen)}."
+    yield from gpu_lines([(row.name, e.value) for row in found for m, e in row.values.items() if m in metrics])
+
+
+def gpu_lines(values: Sequence[tuple[str, Value]]) -> Iterator[str]:
+    """Yield what a GPU's clock was while these were measured, what held it down, and how memory was predicted."""
+    seen = [(name, told) for name, value in values if (told := value.detail.get("conditions"))]
+    clocks = [clock for _, told in seen for clock in told.get("sm_clock") or ()]
+    if clocks:
+        full = max((told["full_clock"] for _, told in seen if told.get("full_clock")), default=None)
+        yield f"GPU clock: {min(clocks)} to {max(clocks)} MHz" + (f", of at most {full}." if full else ".")
+    for reason in sorted({reason for _, told in seen for reason in told.get("reasons") or ()}):
+        names = dict.fromkeys(name for name, told in seen if reason in (told.get("reasons") or ()))
+        yield f"GPU clock held down by {reason}: {listed([*names])}."
+    discarded = sum(value.detail.get("discarded", {}).get("requests", 0) for _, value in values)
+    if discarded:
+        yield f"Requests for samples that were thrown away and made again: {discarded}."
+    large = [(v.detail["predicted"], v) for _, v in values if v.value and v.value >= LARGE and "predicted" in v.detail]
+    if large:
+        shares = sorted(predicted / (v.value - v.detail["workspaces"]) for predicted, v in large if v.value)
+        between = f"{shares[0]:.3f} to {shares[-1]:.3f}" if len(shares) > 1 else f"{shares[0]:.3f}"
+        yield f"Predicted peaks: {between} times the {len(shares)} above 500 MB, less cuBLAS's workspaces."
 
 
 def names_of(pairs: Iterable[tuple[str, float]]) -> str:
