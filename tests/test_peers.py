@@ -76,6 +76,6 @@ def test_every_case_of_the_suite_is_timed_beside_ours():
     registry = Registry.load([str(here / "peers.py")])
     added = tuple(spec.name for plugin in registry.files for spec in plugin.models)
     found = expand(read_suite(str(here / "peers-gpu.yaml")), registry, Choice(added=added))
-    assert len(found) == 7 * 2 * 2 * 2  # pairs, batches, eager and compiled, of both
+    assert len(found) == 7 * 3 * 2  # pairs, eager at two batches and compiled at the larger, of both
     assert set(added) < {item.case.model for item in found}
     assert all(item.baseline is not None and not item.illegal for item in found)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from zoo import jsonio
+from zoo.comparison import Effort
 from zoo.metrics import METRICS, energy, follows, is_timed
 from zoo.metrics.batch import PROBES
 from zoo.plan import Plan, Work
@@ -17,11 +18,13 @@ from zoo.sampling import SAMPLING, STATIC_SECONDS, WARM_UP
 from zoo.session import PREDICTED, allowed_memory, beside_seconds
 from zoo.store import Store
 
-# Sustained FLOP/s of one core and of a GPU in fp32, and the seconds a worker takes to start and build a model: rough,
-# and used only for a case that was never run here.
+# Sustained FLOP/s of one core and of a GPU, in halves and in wider numbers, and the seconds that a worker takes to
+# start and build a model, and to compile one: rough, and used only for a case that was never run here.
 FLOPS_PER_CORE = 30e9
-FLOPS_ON_GPU = 10e12
-START_SECONDS = 0.5
+FLOPS_ON_GPU, WIDE_FLOPS_ON_GPU = 200e12, 25e12
+HALVES = ("bfloat16", "float16")
+START_SECONDS = {"cpu": 0.5, "cuda": 3.0}
+COMPILE_SECONDS = 30.0
 TRAINING = "training_macs"
 
 
@@ -112,24 +115,26 @@ def rough_seconds(work: Work, values: Mapping[str, Value]) -> float:
     case = work.planned.case
     macs, training = (float(values[name].value or 0) if name in values else 0.0 for name in ("macs", TRAINING))
     passes = 1 if case.mode == "inference" else 3
-    flops = FLOPS_ON_GPU if case.device == "cuda" else FLOPS_PER_CORE * (case.threads or 1)
+    on_gpu = FLOPS_ON_GPU if case.dtype in HALVES else WIDE_FLOPS_ON_GPU
+    flops = on_gpu if case.device == "cuda" else FLOPS_PER_CORE * (case.threads or 1)
     call = passes * 2 * macs * case.batch_size / flops
-    seconds = START_SECONDS
+    start = START_SECONDS[case.device or "cpu"]
+    seconds = start + (COMPILE_SECONDS if case.compile and work.wanted["speed"] else 0.0)
     beside = {METRICS[m].ratio_of or m for m in work.wanted["speed"] if is_timed(m)} if work.block else set()
-    seconds += len(beside) * beside_seconds(work.planned.limits)
+    seconds += len(beside) * (beside_seconds(work.planned.limits) + Effort().processes * start)
     for metric in work.wanted["speed"]:
         if metric not in beside and not follows(metric):
-            seconds += START_SECONDS + metric_seconds(metric, call)
+            seconds += start + metric_seconds(metric, call, start)
     if work.wanted["memory"]:
-        seconds += START_SECONDS + 4 * call
+        seconds += start + 4 * call
     if work.wanted["task"] and work.planned.assignment:
         seconds += work.planned.assignment.recipe.seconds + 2 * training / flops
     return seconds
 
 
-def metric_seconds(metric: str, call: float) -> float:
+def metric_seconds(metric: str, call: float, start: float) -> float:
     """Estimate what a metric of the speed phase takes, of a case whose call takes ``call`` seconds."""
     if metric == "energy":
         return max(energy.SECONDS, energy.WINDOWS * call)
     sampling = max(WARM_UP.budget, 2 * call) + max(SAMPLING.budget, SAMPLING.min_samples * call)
-    return PROBES * (START_SECONDS + sampling) if METRICS[metric].probed else sampling
+    return PROBES * (start + sampling) if METRICS[metric].probed else sampling
