@@ -9,7 +9,7 @@ from typing import Any
 
 import fake_cuda
 import pytest
-import torch
+from gpu import on_gpu
 
 from zoo import store
 from zoo.record import CaseRecord, Value
@@ -250,8 +250,7 @@ def test_on_the_cpu_a_graph_is_unsupported_and_what_is_left_of_a_call_without_a_
     assert "host_seconds" not in details["transformer_nano"], "it takes no batch of none"
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@on_gpu
 def test_on_a_gpu_a_suite_measures_everything(suite_file: Any, tmp_path: Path, zoo: Any) -> None:
     metrics = "latency, throughput, latency_graph, peak_memory, mfu"
     axes = "{device: cuda, size: 224, batch_size: [1, 64], dtype: bfloat16, mode: [inference, training]}"
@@ -291,8 +290,7 @@ def zoo_models():
 """
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@on_gpu
 def test_on_a_gpu_a_model_that_waits_for_the_device_has_a_latency_and_no_graph(
     suite_file: Any, tmp_path: Path, zoo: Any
 ) -> None:

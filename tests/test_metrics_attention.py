@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from gpu import on_gpu
 from torch import Tensor, nn
 
 from zoo.metrics.attention import BACKENDS, check_backend, only
@@ -49,9 +50,7 @@ def test_the_fast_path_of_multihead_attention_does_not_choose_for_itself(backend
     assert torch.backends.mha.get_fastpath_enabled()
 
 
-@pytest.mark.gpu
-@pytest.mark.filterwarnings("default")
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@on_gpu
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_on_a_gpu_every_backend_runs_or_is_refused(backend: str) -> None:
     x = torch.randn(2, 4, 64, 64, device="cuda", dtype=torch.bfloat16)

@@ -11,6 +11,7 @@ from unittest import mock
 import fake_cuda
 import pytest
 import torch
+from gpu import on_gpu
 from torch import nn
 
 from zoo.metrics import memory, speed
@@ -219,11 +220,7 @@ def test_nvml_is_asked_by_the_uuid(log: list[str], monkeypatch: pytest.MonkeyPat
 
 # -- a real GPU ------------------------------------------------------------------------------------------------
 
-on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 
-
-@pytest.mark.gpu
-@pytest.mark.filterwarnings("default")
 @on_gpu
 def test_on_a_gpu_the_three_times_fit_together() -> None:
     cuda, x = driver_of("cuda"), torch.randn(4096, 4096, device="cuda")
@@ -236,8 +233,6 @@ def test_on_a_gpu_the_three_times_fit_together() -> None:
     assert min(window.device) > 20 * min(times.device)
 
 
-@pytest.mark.gpu
-@pytest.mark.filterwarnings("default")
 @on_gpu
 @pytest.mark.parametrize("training", [False, True])
 def test_on_a_gpu_a_replay_does_what_the_call_does(training: bool) -> None:
@@ -263,8 +258,6 @@ def test_on_a_gpu_a_replay_does_what_the_call_does(training: bool) -> None:
     assert not torch.equal(captured, module.weight)
 
 
-@pytest.mark.gpu
-@pytest.mark.filterwarnings("default")
 @on_gpu
 def test_on_a_gpu_nvml_knows_this_process_and_the_clock() -> None:
     cuda = driver_of("cuda")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from gpu import CUDA
 from models import Lambda
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import flex_attention
@@ -21,7 +22,7 @@ from zoo.metrics.counts import Op, UncountedOp
 
 # Said once a process, when torch runs it for real.
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
-DEVICES = pytest.mark.parametrize("device", ["cpu", "meta"])
+DEVICES = pytest.mark.parametrize("device", ["cpu", "meta", CUDA])
 
 
 def count(what: nn.Module | Callable[..., Any], *shapes: tuple[int, ...], device: str = "meta") -> macs.Count:

@@ -10,6 +10,7 @@ from unittest import mock
 
 import pytest
 import torch
+from gpu import on_gpu
 from torch import nn
 
 from zoo.errors import ZooError
@@ -135,8 +136,7 @@ def test_storage_bytes_counts_each_storage_once() -> None:
     assert memory.storage_bytes(layer, (layer.weight,)) == F32 * 16
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@on_gpu
 def test_cuda_peak_of_a_known_temporary() -> None:
     x = torch.ones(16 << 20, device="cuda")
     found = memory.peak_on_device(lambda: (x + 1)[:1].clone(), driver_of("cuda"))

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 import zoo_performer
+from favor_formula import explicit, explicit_causal
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -23,7 +24,6 @@ LAYERS: dict[str, LayerSpec] = {spec.name: spec for spec in zoo_performer.zoo_la
 TEXT = [name for name, spec in SPECS.items() if spec.input.kind == "tokens"]
 NANO = ["performer_nano", "performer_vision_nano"]
 KERNELS = ["relu", "softmax"]
-EPS = {"relu": 1e-3, "softmax": 1e-6}
 
 
 def build(name: str, size: int | str | None = None, **options: object) -> nn.Module:
@@ -71,29 +71,6 @@ def qkv(n: int, width: int = 16, batch: int = 2, heads: int = 3, seed: int = 0, 
 def weight(features: int, width: int = 16, seed: int = 0) -> Tensor:
     """Return a projection (features, width), float64."""
     return orthogonal_features(features, width, torch.Generator().manual_seed(seed))
-
-
-def phi(x: Tensor, w: Tensor | None, kernel: str, keys: bool, eps: float | None = None) -> Tensor:
-    """Return features (B, h, n, m) as the paper and the JAX code write them, 1 / sqrt(m) included."""
-    y = x / x.shape[-1] ** 0.25
-    logits = y if w is None else y @ w.T
-    if kernel == "relu":
-        return logits.relu() + EPS["relu"]
-    stabiliser = logits.amax((-1, -2) if keys else -1, keepdim=True).detach()
-    features = torch.exp(logits - y.square().sum(-1, keepdim=True) / 2 - stabiliser)
-    return (features + (EPS["softmax"] if eps is None else eps)) / math.sqrt(logits.shape[-1])
-
-
-def explicit(q: Tensor, k: Tensor, v: Tensor, w: Tensor | None, kernel: str) -> Tensor:
-    """Return attention in both directions with its n x n matrix."""
-    weights = phi(q, w, kernel, keys=False) @ phi(k, w, kernel, keys=True).mT
-    return weights / weights.sum(-1, keepdim=True) @ v
-
-
-def explicit_causal(q: Tensor, k: Tensor, v: Tensor, w: Tensor | None, kernel: str) -> Tensor:
-    """Return, for each token, its row of attention in both directions among the tokens up to it."""
-    rows = [explicit(*(t[:, :, : i + 1] for t in (q, k, v)), w, kernel)[:, :, -1] for i in range(q.shape[2])]
-    return torch.stack(rows, dim=2)
 
 
 def error(ours: Tensor, reference: Tensor) -> float:
