@@ -146,7 +146,7 @@ def test_a_layer_with_options_is_read(text, name, options):
 
 
 def test_an_option_without_value_is_told():
-    with pytest.raises(BadSpec, match=r"'kernel_size' in the layer 'sasa:kernel_size' is no option"):
+    with pytest.raises(BadSpec, match=r"'kernel_size' in 'sasa:kernel_size' is no option"):
         read_layer("sasa:kernel_size")
 
 

@@ -123,6 +123,17 @@ def test_counts_have_exact_laws_and_cross_where_they_do(tmp_path: Path) -> None:
     assert scale_module.to_json(found)["curves"][0]["exact"]
 
 
+def test_one_layer_with_two_sets_of_options_has_two_curves(tmp_path: Path) -> None:
+    names = ["favor", "favor:features=64", "self_attention:heads=8"]
+    found = scale(Question(names, "256..4096", ["macs"], {"width": [64]}, out=tmp_path), Reporter())
+    laws = {c.model: c.law.last.coefficients for c in found.curves if c.law}
+    # 4 d^2 + 4 d m + 2 h m, with 256 features and 8 heads unless told otherwise.
+    assert laws["favor"] == (4 * 64**2 + 4 * 64 * 256 + 2 * 8 * 256,)
+    assert laws["favor:features=64"] == (4 * 64**2 + 4 * 64 * 64 + 2 * 8 * 64,)
+    assert laws["self_attention:heads=8"] == (4 * 64**2, 2 * 64)
+    assert {c.first for c in found.crossovers} == {"self_attention:heads=8"}
+
+
 @pytest.mark.slow
 def test_times_of_known_laws_are_found_and_their_crossover_is_confirmed(tmp_path: Path, sleepers: str) -> None:
     question = Question(

@@ -249,6 +249,32 @@ def test_each_case_is_measured_beside_the_baseline_at_the_same_point(suite_file,
     assert beside(cases(suite_file(text), registry)) == expected
 
 
+def test_an_option_may_stand_behind_a_models_name(suite_file, registry):
+    text = "schema: 1\ngroups:\n  - {models: ['vit_nano:depth=2+heads=2', vit_nano], metrics: [macs]}\n"
+    found = expand(read_suite(str(suite_file(text))), registry, Choice())
+    assert [item.case.options for item in found] == [{"depth": 2, "heads": 2}, {}]
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        (
+            "{models: ['vit_nano:depth'], metrics: [macs]}",
+            r"groups\[0\].models\[0\]: 'depth' in 'vit_nano:depth' is no option",
+        ),
+        ("{models: ['vit_nano:wings=2'], metrics: [macs]}", "model vit_nano has no option 'wings'"),
+        (
+            "{models: ['vit_nano:depth=2'], axes: {depth: 3}, metrics: [macs]}",
+            "depth is an axis, and vit_nano has depth=2",
+        ),
+    ],
+)
+def test_a_wrong_option_behind_a_name_is_told(suite_file, registry, group, message):
+    path = suite_file(f"schema: 1\ngroups:\n  - {group}\n")
+    with pytest.raises(BadSuite, match=message):
+        expand(read_suite(str(path)), registry, Choice())
+
+
 def test_models_of_other_default_sizes_are_measured_beside_the_baselines_default(suite_file, registry):
     group = "{models: [vit_nano, fnet_nano], metrics: [latency], baseline: {model: vit_nano}}"
     found = cases(suite_file(f"schema: 1\ngroups:\n  - {group}\n"), registry)

@@ -673,6 +673,8 @@ def scale_(
 ) -> None:
     """Measure models and layers over a range of sizes, and tell the laws that their costs follow.
 
+    A NAME may have options, as in self_attention:heads=8.
+
     Counts are fitted exactly. Times have an exponent with its interval at each size, not one over all of them.
     """
     from zoo import breakdown, curves, progress, scale
@@ -728,7 +730,10 @@ def compare_(
     plugins: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Measure model B beside model A, in turn; or tell what differs between two folders of results."""
+    """Measure model B beside model A, in turn; or tell what differs between two folders of results.
+
+    A model may have options, as in vit_s16:depth=6.
+    """
     if Path(a).is_dir() and Path(b).is_dir():
         tripped = print_changes(Path(a), Path(b), within, as_json)
     elif within is not None:

@@ -216,6 +216,10 @@ def group_cases(
         if name not in FIXED_AXES and name not in spec.knobs:
             known = ", ".join([*FIXED_AXES, *spec.knobs])
             raise file.error((*at, name), f"model {spec.name} lacks the axis {name!r}; its axes: {known}")
+        if name in own:
+            raise file.error(
+                (*at, name), f"{name} is an axis, and {spec.name} has {name}={own[name]} too; give it once"
+            )
     baseline = group_baseline(file, registry, index, spec, own, axes)
 
     assignment = group_assignment(file, index, task, spec, choice) if task else None

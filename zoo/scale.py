@@ -28,7 +28,7 @@ from zoo.record import ComparisonRecord, Value
 from zoo.registry import Registry
 from zoo.scaling import Broken, Crossing, Estimate, Law
 from zoo.schema import Limits, Suite
-from zoo.spec import ModelSpec, Scalar, Size
+from zoo.spec import ModelSpec, Scalar, Size, read_layer
 from zoo.store import Results, Store
 from zoo.suite import SuiteFile
 
@@ -86,10 +86,23 @@ class Scaling:
 
 
 @dataclass(frozen=True)
+class Subject:
+    """A model or layer with options of its own; what its curves are called is what was asked for."""
+
+    label: str
+    spec: ModelSpec
+    options: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+Subjects = Mapping[str, Subject]
+
+
+@dataclass(frozen=True)
 class Question:
     """What is asked for: models or layers, sizes (``256..16384``, ``256..16384:13`` or ``256,512``), and metrics.
 
-    ``axes`` gives other axes a value each. ``limits`` are metrics with a number that they may reach: what fits then.
+    A name may have options, as in ``self_attention:heads=8``. ``axes`` gives other axes a value each. ``limits`` are
+    metrics with a number that they may reach: what fits then.
     """
 
     names: Sequence[str]
@@ -105,9 +118,10 @@ class Question:
     time: float = 120.0
     effort: Effort = field(default_factory=Effort)
 
-    def knobs(self, spec: ModelSpec) -> dict[str, Scalar]:
-        """Return a model's options, with what the other axes say of them."""
-        return spec.with_options({name: values[0] for name, values in self.axes.items() if name in spec.knobs})
+    def knobs(self, subject: Subject) -> dict[str, Scalar]:
+        """Return a model's options, with what the other axes and its own say of them."""
+        shared = {name: values[0] for name, values in self.axes.items() if name in subject.spec.knobs}
+        return subject.spec.with_options({**shared, **subject.options})
 
 
 # -- sizes ---------------------------------------------------------------------------------------------------
@@ -165,61 +179,65 @@ def scale(question: Question, reporter: Reporter) -> Scaling:
         if metric not in known:
             raise ZooError(f"{metric!r} does not scale; expected metrics of {', '.join(known)}")
     registry = Registry.load(question.plugins)
-    names = list(dict.fromkeys(name for asked in question.names for name in registry.match_models(asked)))
-    file = suite_of(question, registry, names)
+    subjects = {one.label: one for asked in question.names for one in subjects_of(asked, registry)}
+    file = suite_of(question, subjects)
     request = runner.Request(
         file, axes=question.axes, plugins=question.plugins, out=question.out, retry=question.retry, fresh=question.fresh
     )
     outcome = runner.run_request(request, reporter)
-    curves = tuple(read_curves(question, registry, names, outcome))
+    curves = tuple(read_curves(question, subjects, outcome))
     crossed = tuple(found_crossovers(curves))
     if question.confirm:
-        crossed = tuple(confirmed(one, question, registry, curves, reporter) for one in crossed)
-    return Scaling(curves, crossed, tuple(overtakings(curves)), tuple(rooms(question, registry, curves)))
+        crossed = tuple(confirmed(one, question, subjects, curves, reporter) for one in crossed)
+    return Scaling(curves, crossed, tuple(overtakings(curves)), tuple(rooms(question, subjects, curves)))
 
 
-def suite_of(question: Question, registry: Registry, names: Sequence[str]) -> SuiteFile:
+def subjects_of(asked: str, registry: Registry) -> Iterator[Subject]:
+    """Yield the models that a name or a glob stands for, with the options behind it."""
+    name, options = read_layer(asked)
+    for found in registry.match_models(name):
+        yield Subject(found + asked.removeprefix(name), registry.model(found), options)
+
+
+def suite_of(question: Question, subjects: Subjects) -> SuiteFile:
     """Return a suite of one group a model. BadSize or BadSpec when a size or an option is none of a model's."""
     sizes, nearest = read_sizes(question.sizes)
     metrics = list(dict.fromkeys([*ARITHMETIC, *question.metrics]))
     for name, values in question.axes.items():
         if len(values) != 1 or name == "size":
             raise BadSpec(f"--set {name}: scaling takes one value of every other axis; sizes are given with --sizes")
-    specs = [registry.model(name) for name in names]
     groups = [
         {
-            "models": [spec.name],
-            "axes": {"size": [*sizes_for(spec, sizes, nearest, question.knobs(spec))]},
+            "models": [{"name": one.spec.name, "options": dict(one.options)}],
+            "axes": {"size": [*sizes_for(one.spec, sizes, nearest, question.knobs(one))]},
             "metrics": metrics,
             "limits": Limits(time=question.time),
         }
-        for spec in specs
+        for one in subjects.values()
     ]
     return SuiteFile("scale", Path("zoo scale"), Suite.model_validate({"schema": 1, "groups": groups}), {})
 
 
-def read_curves(
-    question: Question, registry: Registry, names: Sequence[str], outcome: runner.Outcome
-) -> Iterator[Curve]:
+def read_curves(question: Question, subjects: Subjects, outcome: runner.Outcome) -> Iterator[Curve]:
     """Yield a curve of each model and metric, from what is kept."""
     store = Store(outcome.folder, outcome.plan.machine).read()
-    for name in names:
-        spec = registry.model(name)
-        cases = [item.case for item in outcome.items if item.case.model == name]
-        counted = {metric: curve_of(spec, cases, metric, store, ()) for metric in ARITHMETIC}
+    for one in subjects.values():
+        mine = [item.case for item in outcome.items if item.case.model == one.spec.name]
+        cases = [case for case in mine if one.spec.with_options(case.options) == question.knobs(one)]
+        counted = {metric: curve_of(one, cases, metric, store, ()) for metric in ARITHMETIC}
         for metric in dict.fromkeys(question.metrics):
-            yield counted.get(metric) or curve_of(spec, cases, metric, store, terms_of_time(counted.values()))
+            yield counted.get(metric) or curve_of(one, cases, metric, store, terms_of_time(counted.values()))
 
 
-def curve_of(spec: ModelSpec, cases: Sequence[Case], metric: str, store: Store, terms: Sequence[Term]) -> Curve:
+def curve_of(subject: Subject, cases: Sequence[Case], metric: str, store: Store, terms: Sequence[Term]) -> Curve:
     """Return one curve with its law; ``terms`` are those that a measured one may have."""
     points = []
     for case in cases:
         kept = store.newest.get((case.for_phase(phase_of(metric)).id, metric))
         if kept is not None:
-            points.append(Point(case.size, tokens_of(spec, case), kept.metrics[metric]))
+            points.append(Point(case.size, tokens_of(subject.spec, case), kept.metrics[metric]))
     points.sort(key=lambda point: point.n)
-    curve = Curve(spec.name, metric, tuple(points))
+    curve = Curve(subject.label, metric, tuple(points))
     return with_count_law(curve) if metric in COUNTS else with_law(curve, terms)
 
 
@@ -322,7 +340,7 @@ def overtakings(curves: Sequence[Curve]) -> Iterator[Overtaking]:
 
 
 def confirmed(
-    found: Crossover, question: Question, registry: Registry, curves: Sequence[Curve], reporter: Reporter
+    found: Crossover, question: Question, subjects: Subjects, curves: Sequence[Curve], reporter: Reporter
 ) -> Crossover:
     """Return a crossover of times with a paired measurement at its size.
 
@@ -331,7 +349,8 @@ def confirmed(
     if not is_timed(found.metric) or METRICS[found.metric].ratio_of or not found.predicted.inside:
         return found
     laws = {c.model: c for c in curves if c.metric == found.metric}
-    size = nearest_of_both(registry, question, laws[found.first], laws[found.second], found.predicted.size.value)
+    both = (subjects[found.first], subjects[found.second])
+    size = nearest_of_both(question, both, found.predicted.size.value)
     if not size:
         return found
     axes: dict[str, list[Scalar]] = {**question.axes, "size": [size]}
@@ -344,7 +363,7 @@ def confirmed(
         store.append(record)
     if record.ratio is None or record.interval is None:
         return replace(found, at=size, measured=record)
-    n = float(tokens_of(registry.model(found.first), record.a))
+    n = float(tokens_of(both[0].spec, record.a))
     steeper = [law.last.exponent(n).value for law in (laws[found.second].law, laws[found.first].law) if law]
     apart = steeper[1] - steeper[0]
     if apart <= 0:
@@ -353,16 +372,15 @@ def confirmed(
     return replace(found, at=size, measured=record, confirmed=Estimate(places[0], (places[1], places[2])))
 
 
-def nearest_of_both(registry: Registry, question: Question, a: Curve, b: Curve, n: float) -> str:
+def nearest_of_both(question: Question, both: tuple[Subject, Subject], n: float) -> str:
     """Return the legal size of both models that is nearest to n tokens; empty where sizes are no tokens or differ."""
-    specs = [registry.model(curve.model) for curve in (a, b)]
-    if {spec.input.axis for spec in specs} != {"sequence_length"}:
+    if {one.spec.input.axis for one in both} != {"sequence_length"}:
         return ""
     size = round(n)
     for _ in range(8):
-        for spec in specs:
-            size = spec.sizes.nearest(size, question.knobs(spec))[0]
-        if all(size in spec.sizes.nearest(size, question.knobs(spec)) for spec in specs):
+        for one in both:
+            size = one.spec.sizes.nearest(size, question.knobs(one))[0]
+        if all(size in one.spec.sizes.nearest(size, question.knobs(one)) for one in both):
             return f"{size}tok"
     return ""
 
@@ -370,22 +388,21 @@ def nearest_of_both(registry: Registry, question: Question, a: Curve, b: Curve, 
 # -- what fits -----------------------------------------------------------------------------------------------
 
 
-def rooms(question: Question, registry: Registry, curves: Sequence[Curve]) -> Iterator[Room]:
+def rooms(question: Question, subjects: Subjects, curves: Sequence[Curve]) -> Iterator[Room]:
     """Yield the largest size of each model within each limit."""
     for curve in curves:
         limit = question.limits.get(curve.metric)
         if limit is None or curve.law is None:
             continue
         crossing = curve.law.last.within(limit)
-        yield Room(curve.model, curve.metric, limit, crossing, largest_legal(question, registry, curve, crossing))
+        yield Room(curve.model, curve.metric, limit, crossing, largest_legal(question, subjects[curve.model], crossing))
 
 
-def largest_legal(question: Question, registry: Registry, curve: Curve, crossing: Crossing | None) -> str:
+def largest_legal(question: Question, subject: Subject, crossing: Crossing | None) -> str:
     """Return the largest legal size at or below a crossing."""
-    spec = registry.model(curve.model)
-    if crossing is None or spec.input.axis != "sequence_length":
+    if crossing is None or subject.spec.input.axis != "sequence_length":
         return ""
-    near = spec.sizes.nearest(int(crossing.size.value), question.knobs(spec))
+    near = subject.spec.sizes.nearest(int(crossing.size.value), question.knobs(subject))
     below = [size for size in near if size <= crossing.size.value]
     return f"{max(below)}tok" if below else ""
 

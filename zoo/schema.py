@@ -19,10 +19,10 @@ from pydantic import (
     model_validator,
 )
 
-from zoo.errors import BadSize
+from zoo.errors import BadSize, BadSpec
 from zoo.images import scaled
 from zoo.metrics import Convention
-from zoo.spec import Scalar, Size
+from zoo.spec import Scalar, Size, read_layer
 
 SCALE = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
@@ -51,10 +51,21 @@ class Limits(Strict):
 
 
 class ModelEntry(Strict):
-    """One model with options of its own."""
+    """One model with options of its own, which may be written as ``name:option=value+option=value``."""
 
     name: str
     options: dict[str, Scalar] = {}
+
+    @classmethod
+    def read(cls, text: Any) -> Any:
+        """Return an entry for a name with options, and anything else as it is."""
+        if not isinstance(text, str) or ":" not in text:
+            return text
+        try:
+            name, options = read_layer(text)
+        except BadSpec as error:
+            raise ValueError(str(error)) from None
+        return cls(name=name, options=options)
 
 
 class Group(Strict):
@@ -64,7 +75,7 @@ class Group(Strict):
     measured beside it, where all other axes are the same.
     """
 
-    models: Annotated[list[str | ModelEntry], Field(min_length=1)]
+    models: Annotated[list[Annotated[str | ModelEntry, BeforeValidator(ModelEntry.read)]], Field(min_length=1)]
     axes: dict[str, list[Scalar]] = {}
     metrics: Annotated[list[str], Field(min_length=1)]
     task: str | None = None

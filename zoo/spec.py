@@ -543,17 +543,17 @@ def layer_name(text: str) -> str:
 
 
 def read_layer(text: str) -> tuple[str, dict[str, Scalar]]:
-    """Read a layer with options, ``sasa:kernel_size=5+heads=4``. BadSpec when it is not of that form."""
+    """Read a layer, or a model, with options: ``sasa:kernel_size=5+heads=4``. BadSpec when it is not of that form."""
     name, _, rest = text.partition(":")
     options: dict[str, Scalar] = {}
     for part in rest.split("+") if rest else ():
         option, equals, value = part.partition("=")
         if not (option and equals and value):
-            raise BadSpec(f"{part!r} in the layer {text!r} is no option; expected name:option=value+option=value")
+            raise BadSpec(f"{part!r} in {text!r} is no option; expected name:option=value+option=value")
         if "," in value:
-            raise BadSpec(f"{value!r} in the layer {text!r} is no value; options are separated by '+'")
+            raise BadSpec(f"{value!r} in {text!r} is no value; options are separated by '+'")
         if option in options:
-            raise BadSpec(f"the layer {text!r} gives the option {option!r} twice")
+            raise BadSpec(f"{text!r} gives the option {option!r} twice")
         options[option] = _plain(value)
     return name, options
 
