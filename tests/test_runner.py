@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -16,6 +18,9 @@ from processes import left_by, process_tree
 
 import zoo as zoo_
 from zoo import environment, store
+from zoo.case import Case
+from zoo.pool import Pool, Worker
+from zoo.registry import Registry
 
 HOSTILE = """
 import os, subprocess, sys, time
@@ -737,6 +742,25 @@ def test_what_is_compiled_says_so_and_what_is_not_never_runs_eagerly_in_its_plac
     for metric in ("compile_time", "latency"):
         assert found["refuses", metric].status == "unsupported"
         assert "no graph" in found["refuses", metric].reason
+
+
+@pytest.mark.slow
+def test_what_one_process_compiles_the_next_one_loads_for_as_long_as_the_run_lasts():
+    registry = Registry.load()
+    spec, case = registry.model("vit_nano"), Case("vit_nano", "16px", threads=1, device="cpu", compile="default")
+    seconds, deadline = [], time.monotonic() + 300
+    with contextlib.closing(Pool()) as pool:
+        folder = pool.folder_of(case.id)
+        for given in ({}, {"kept": folder}, {"kept": folder}):
+            worker = Worker(pool.server(1, spec), print)
+            worker.prepare("speed", spec, None, case, 0, deadline, registry.for_workers)
+            reply = worker.ask({"do": "measure", "metric": "compile_time", "given": given}, deadline)
+            seconds.append(reply["values"]["compile_time"]["value"])
+            worker.close()
+        assert any(Path(folder).iterdir())
+    cold, first, second = seconds
+    assert second < 0.6 * min(cold, first)
+    assert not Path(folder).exists()
 
 
 def test_an_eager_model_has_no_compile_time(suite_file, tmp_path, zoo):
