@@ -14,10 +14,11 @@ from gpu import on_gpu
 from torch import nn
 
 from zoo.errors import ZooError
-from zoo.metrics import memory
+from zoo.metrics import LATE, memory
 from zoo.metrics.driver import driver_of
 
 F32 = 4
+SIZES = (64, 256, 1024, 4096, 16384)  # KiB
 
 # -- a step of training --------------------------------------------------------------------------------------
 
@@ -134,6 +135,31 @@ def test_storage_bytes_counts_each_storage_once() -> None:
     assert memory.storage_bytes(layer) == F32 * 16
     assert memory.storage_bytes(layer, (x, {"again": x[:2]}), {"mask": torch.zeros(8)}) == F32 * (16 + 32 + 8)
     assert memory.storage_bytes(layer, (layer.weight,)) == F32 * 16
+
+
+BUFFERS = """
+import json, os, sys, torch
+from zoo.metrics import memory
+
+assert memory.prepare_allocator()
+threads, *sizes = map(int, sys.argv[1:])
+torch.set_num_threads(threads)
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+def touched(kib):
+    torch.empty(kib << 10, dtype=torch.uint8).fill_(1)
+
+print(json.dumps([memory.measure_peak(lambda: touched(kib)) for kib in sizes]))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_small_peak_is_that_of_a_known_buffer_but_for_what_the_kernel_counts_late(threads: int) -> None:
+    given = [str(threads), *map(str, SIZES)]
+    done = subprocess.run([sys.executable, "-c", BUFFERS, *given], capture_output=True, text=True, check=True)
+    for kib, found in zip(SIZES, json.loads(done.stdout), strict=True):
+        assert -LATE < found - (kib << 10) < LATE / 2, kib
 
 
 @on_gpu

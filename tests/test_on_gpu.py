@@ -86,7 +86,7 @@ PEAKS = [
         *(pytest.param(*peak, marks=MARKS) for peak in PEAKS),
     ],
 )
-def test_predicted_memory_is_the_allocators_above_500_mb(
+def test_memory_is_predicted_for_a_device_and_on_a_gpu_is_the_allocators_above_500_mb(
     name: str, size: str, batch: int, mode: str, dtype: torch.dtype
 ) -> None:
     device = torch.device("cuda" if batch > 2 else "cpu")

@@ -373,8 +373,12 @@ def test_a_training_is_a_line_of_its_losses_over_its_steps() -> None:
 
 
 def test_a_training_that_was_tested_several_times_is_one_line() -> None:
-    chart = drawn(LEARNING, *(learned("a", 2.0, 1.0, test_size=size) for size in ("16px", "32px")))
-    assert len(layers(chart, "line")) == 1
+    failed = {"top1": Value("unsupported", reason="patches")}
+    untested = record("b", failed, task="digits", recipe="equal", test_size="16px")
+    rows = [learned("a", 2.0, 1.0, test_size="16px"), untested, learned("b", 3.0, 2.0, test_size="32px")]
+    chart = drawn(LEARNING, *rows, learned("a", 2.0, 1.0, test_size="32px"))
+    assert [one["name"] for layer in layers(chart, "text") for one in data(layer)] == ["a", "b"]
+    assert "not drawn" not in said(chart)
 
 
 def test_rows_without_a_curve_are_named_with_the_reason() -> None:

@@ -255,6 +255,22 @@ def test_an_option_may_stand_behind_a_models_name(suite_file, registry):
     assert [item.case.options for item in found] == [{"depth": 2, "heads": 2}, {}]
 
 
+def test_a_baseline_is_one_entry_with_its_options(suite_file, registry):
+    entries = "models: ['vit_nano:depth=2', vit_nano, 'vit_nano:depth=3'], metrics: [latency, latency_ratio]"
+
+    def beside(baseline):
+        path = suite_file(f"schema: 1\ngroups:\n  - {{{entries}, baseline: '{baseline}'}}\n")
+        return {repr(item.baseline.options) for item in expand(read_suite(str(path)), registry, Choice())}
+
+    assert beside("vit_nano") == {"{}"}
+    assert beside("vit_nano:depth=3") == {"{'depth': 3}"}
+    with pytest.raises(BadSuite, match="'vit_nano:depth=5' is none of the group's models: vit_nano:depth=2, "):
+        beside("vit_nano:depth=5")
+    entries = "models: ['vit_nano:depth=2', 'vit_nano:depth=3'], metrics: [latency, latency_ratio]"
+    with pytest.raises(BadSuite, match="'vit_nano' is several of the group's models"):
+        beside("vit_nano")
+
+
 @pytest.mark.parametrize(
     ("group", "message"),
     [

@@ -16,6 +16,7 @@ from zoo import formats, tables
 from zoo.case import Case
 from zoo.errors import BadRecords
 from zoo.formats import render
+from zoo.plan import Known
 from zoo.record import CaseRecord, MachineRecord, Value
 from zoo.rows import Row, load_records, rows_of
 from zoo.schema import TableSpec
@@ -236,13 +237,14 @@ def test_an_option_that_varies_becomes_a_column() -> None:
     assert [row["heads"] for row in shown] == ["default", "4"]
 
 
-KNOBS = {"a": {"heads": 8, "mixer": "window"}, "b": {"depth": 2}}
+# The records' print of the plugin is "a".
+KNOWN = {"a": Known({"heads": 8, "mixer": "window"}, "a"), "b": Known({}, "a"), "older": Known({"heads": 8}, "c")}
 
 
 def of_known_models(*records: CaseRecord, **where: Any) -> list[tuple[str, ...]]:
     """Return model, heads and mixer of the rows of models whose options are known."""
     spec = TableSpec(title="T", columns=["model", "heads", "mixer", "params"], where=where)
-    made = make_table(spec, rows_of(results(*records), KNOBS.get))
+    made = make_table(spec, rows_of(results(*records), KNOWN.get))
     return [tuple(cell.text for cell in row[:3]) for row in made.rows]
 
 
@@ -257,6 +259,12 @@ def test_an_option_left_alone_is_told_by_its_default_where_the_model_is_known() 
 def test_an_option_that_a_model_does_not_have_is_no_default() -> None:
     every = [static("a", options={"heads": 4, "mixer": "axial"}), static("b"), static("gone")]
     assert of_known_models(*every) == [("a", "4", "axial"), ("b", "–", "–"), ("gone", "default", "default")]
+    assert of_known_models(*every, heads="default") == [("gone", "default", "default")]
+
+
+def test_a_default_that_may_have_changed_since_is_not_told() -> None:
+    every = [static("older"), static("older", options={"heads": 4})]
+    assert [row[1] for row in of_known_models(*every)] == ["default", "4"]
 
 
 def test_a_model_that_only_was_counted_adds_no_column() -> None:
@@ -398,6 +406,24 @@ def test_what_a_time_was_taken_under_is_a_footnote(device: str, detail: dict[str
         TableSpec(title="T", columns=["model", "latency"]), rows_of(results(timed("m", device=device, value=value)))
     )
     assert [text.startswith(note or "") for text in made.notes] == ([True] if note else [])
+
+
+def test_what_some_models_lack_is_not_said_of_all_rows() -> None:
+    spec = TableSpec(title="T", columns=["model", "params"])
+    records = (static("a", options={"heads": 4}), static("b"))
+    made = make_table(spec, rows_of(results(*records), KNOWN.get))
+    assert not any("heads 4" in line for line in made.footer)
+
+
+def test_a_small_peak_says_that_it_may_be_too_low() -> None:
+    def said(size: int, convention: str = "VmHWM") -> bool:
+        value = Value(value=size, unit="B", convention=convention)
+        one = record(Case("m", "224px", device="cpu"), {"peak_memory": value})
+        return "may be up to 0.34 MiB higher" in printed(one, columns="model peak_memory")
+
+    assert said(2**20)
+    assert not said(2**26)
+    assert not said(2**20, "cuda allocator")
 
 
 def test_what_a_gpu_told_of_its_clock_and_its_memory_stands_below_the_table() -> None:

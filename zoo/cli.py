@@ -556,7 +556,7 @@ def suite_with(name: str, images: str | None) -> SuiteFile:
     "--stop-after",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="Begin no case that would not end by then, as long as the longest so far; the same command goes on.",
+    help="Begin nothing that would not end by then, were it as long as the longest so far; the same command goes on.",
 )
 @click.option("--data", multiple=True, metavar="FOLDER", help="Where a task such as coco:PATH looks for its data, "
               "beside the working folder.")  # fmt: skip
@@ -616,7 +616,9 @@ def run(
         click.echo(f"zoo: not drawn: {problem}", err=True)
     if written:
         click.echo(f"saved: {', '.join(map(str, written))}", err=True)
-    if outcome.left:
+    if outcome.left and not outcome.records:
+        click.echo(f"zoo: nothing was begun: the next training alone takes more than {stop_after:g} s", err=True)
+    elif outcome.left:
         click.echo(f"zoo: {outcome.left} cases are left for want of time; the same command goes on", err=True)
     if outcome.failed:
         click.echo(f"zoo: {len(outcome.failed)} records ended in error, killed or diverged", err=True)

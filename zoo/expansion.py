@@ -130,7 +130,7 @@ def chosen_models(
     guests = list(choice.added)
     if choice.models:
         kept = [*choice.models, baseline_model(file.suite.groups[index])]
-        own = [(s, o) for s, o in own if any(fnmatch.fnmatchcase(s.name, m) for m in kept)]
+        own = [(s, o) for s, o in own if any(fnmatch.fnmatchcase(s.name, m.partition(":")[0]) for m in kept)]
         guests = substituted(registry, substitutes)
     specs = [registry.model(name) for name in guests]
     return own + [(spec, {}) for spec in specs if not why_not(file, registry, choice, index, spec)]
@@ -217,9 +217,7 @@ def group_cases(
             known = ", ".join([*FIXED_AXES, *spec.knobs])
             raise file.error((*at, name), f"model {spec.name} lacks the axis {name!r}; its axes: {known}")
         if name in own:
-            raise file.error(
-                (*at, name), f"{name} is an axis, and {spec.name} has {name}={own[name]} too; give it once"
-            )
+            raise file.error((*at, name), f"{name} is an axis, and {spec.name} has {name}={own[name]}; leave one out")
     baseline = group_baseline(file, registry, index, spec, own, axes)
 
     assignment = group_assignment(file, index, task, spec, choice) if task else None
@@ -262,6 +260,11 @@ def baseline_model(group: Group) -> str:
     return str(named or "")
 
 
+def option_text(options: Mapping[str, Scalar]) -> str:
+    """Return options as they are written behind a name."""
+    return ":" * bool(options) + "+".join(f"{name}={value}" for name, value in options.items())
+
+
 def group_baseline(
     file: SuiteFile,
     registry: Registry,
@@ -274,12 +277,16 @@ def group_baseline(
     group, where = file.suite.groups[index], ("groups", index, "baseline")
     if group.baseline is None:
         return None
-    if name := baseline_model(group):
+    if text := baseline_model(group):
         models = group_models(file, registry, index)
-        for other, options in models:
-            if other.name == name:
-                return other, options, {}
-        raise file.error(where, f"{name!r} is none of the group's models: {', '.join(s.name for s, _ in models)}")
+        name, asked = read_layer(text)
+        named = [(other, options) for other, options in models if other.name == name]
+        exact = [(other, options) for other, options in named if options == asked]
+        if exact or (len(named) == 1 and not asked):
+            return *(exact or named)[0], {}
+        known = ", ".join(other.name + option_text(options) for other, options in models)
+        which = "is several of the group's models" if named and not asked else "is none of the group's models"
+        raise file.error(where, f"{text!r} {which}: {known}")
     assert isinstance(group.baseline, dict)
     if len(group.baseline) != 1:
         raise file.error(where, "expected one model, or one axis with one of its values")

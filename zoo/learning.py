@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from zoo import dots
 from zoo.dots import Plane
 from zoo.errors import BadRecords
+from zoo.metrics import METRICS
 from zoo.rows import Entry, Row, distinguishing, select, sort_rows
 from zoo.style import (
     HEIGHT,
@@ -83,10 +84,14 @@ def trainings(chosen: Sequence[Row]) -> tuple[list[Row], dict[str, list[str]]]:
     for row in chosen:
         if entry := source(row):
             points = tuple(map(tuple, entry.value.detail[CURVE]))
-            first.setdefault((row.case.model, row.case.task, row.machine, points), row)
-            continue
-        failed = [e.value for e in row.values.values() if e.value.status != "ok"]
-        missing.setdefault(status_text(failed[0]) if failed else "kept without a curve", []).append(short_name(row))
+            trained = replace(row, case=replace(row.case, test_size=None))
+            first.setdefault((row.case.model, row.case.task, row.machine, points), trained)
+    drawn = {replace(row.case, test_size=None).id for row in first.values()}
+    for row in chosen:
+        if not source(row) and replace(row.case, test_size=None).id not in drawn:
+            scores = [e.value for name, e in row.values.items() if name not in METRICS]
+            failed = next((status_text(value) for value in scores if value.status != "ok"), "kept without a curve")
+            missing.setdefault(failed, []).append(short_name(row))
     return list(first.values()), missing
 
 

@@ -14,7 +14,7 @@ from zoo.plugins import Failure
 from zoo.record import PROTOCOL, digest
 from zoo.registry import Registry
 from zoo.schema import Limits
-from zoo.spec import layer_name
+from zoo.spec import ModelSpec, Scalar, layer_name
 from zoo.store import Store
 from zoo.suite import SuiteFile
 from zoo.task import Assignment
@@ -35,6 +35,27 @@ class Work:
         """The case that this one is timed beside, by its id; empty where it is measured alone."""
         beside = self.planned.baseline if any(map(is_timed, self.wanted["speed"])) else None
         return beside.id if beside else ""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A model's options with their defaults, and the part of its print that changes with them."""
+
+    defaults: Mapping[str, Scalar]
+    mark: str
+
+
+def known_options(registry: Registry, name: str) -> Known | None:
+    """Return what is known of a model's options; None for a name that is gone, and for those of a foreign zoo."""
+    if registry.is_layer(name):
+        return Known(registry.model(name).knobs, digest(dict(registry.layers[name].knobs)))
+    spec = registry.models.get(name)
+    return Known(spec.knobs, spec_digest(spec)) if spec else None
+
+
+def spec_digest(spec: ModelSpec) -> str:
+    """Return a print of what a spec says: its options, sizes and inputs."""
+    return digest([dict(spec.knobs), jsonio.to_json(spec.sizes), jsonio.to_json(spec.input)])
 
 
 @dataclass
@@ -96,8 +117,7 @@ class Prints:
         """Return a model's print: its source and what its spec says, for the code may lie in another package."""
         if ("model", name) not in self.known:
             spec = self.registry.model(name)
-            said = [dict(spec.knobs), jsonio.to_json(spec.sizes), jsonio.to_json(spec.input)]
-            self.known["model", name] = f"{self.source(str(spec.build))}-{digest(said)}"
+            self.known["model", name] = f"{self.source(str(spec.build))}-{spec_digest(spec)}"
         return self.known["model", name]
 
     def assignment(self, given: Assignment) -> str:

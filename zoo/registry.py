@@ -22,7 +22,6 @@ from zoo.spec import (
     LayerSpec,
     ModelSpec,
     Namespace,
-    Scalar,
     Size,
     SizeRule,
     resolve,
@@ -112,13 +111,6 @@ class Registry:
     def has(self, name: str) -> bool:
         """Tell whether a name is a model's or a layer's, or begins as those of a foreign zoo, which is not asked."""
         return name in self.models or name in self.layers or self.namespace(name) is not None
-
-    def knobs(self, name: str) -> Mapping[str, Scalar] | None:
-        """Return the options of a model with their defaults; None for one that is not known any more."""
-        try:
-            return self.model(name).knobs if self.has(name) else None
-        except ZooError:
-            return None
 
     def is_layer(self, name: str) -> bool:
         """Tell whether a name is a layer's, and no model's."""

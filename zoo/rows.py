@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from zoo.spec import Scalar, Size
 if TYPE_CHECKING:
     import pandas as pd
 
+    from zoo.plan import Known
     from zoo.store import Results
 
 CASE_AXES = tuple(f.name for f in fields(Case) if f.name != "options")
@@ -49,8 +51,8 @@ class Entry:
     stale: bool = False
 
 
-def unknown(model: str) -> Mapping[str, Scalar] | None:
-    """Return the options of a model with their defaults where no model is known: None."""
+def unknown(model: str) -> Known | None:
+    """Return what is known of a model's options where no model is known: None."""
     return None
 
 
@@ -58,14 +60,14 @@ def unknown(model: str) -> Mapping[str, Scalar] | None:
 class Row:
     """The newest values of one case on one machine (a slug, empty for what needs no machine), by metric.
 
-    ``knobs(model)`` returns a model's options with their defaults, None for one that is not known any more: cases keep
-    only what differs from them.
+    ``known(model)`` returns a model's options with their defaults, or None: cases keep only what differs from these.
+    They are those of values that were taken with the same spec, and of no older ones.
     """
 
     case: Case
     machine: str
     values: dict[str, Entry]
-    knobs: Callable[[str], Mapping[str, Scalar] | None] = field(default=unknown, compare=False, repr=False)
+    known: Callable[[str], Known | None] = field(default=unknown, compare=False, repr=False)
 
     def axis(self, name: str) -> Scalar:
         """Return the value of an axis or option; None where it has no meaning, or the option's default is not known."""
@@ -74,7 +76,14 @@ class Row:
         if name in CASE_AXES:
             found: Scalar = getattr(self.case, name)
             return found
-        return self.case.options[name] if name in self.case.options else (self.knobs(self.case.model) or {}).get(name)
+        return self.case.options[name] if name in self.case.options else (self.defaults or {}).get(name)
+
+    @property
+    def defaults(self) -> Mapping[str, Scalar] | None:
+        """The model's options with their defaults; None where these are not known, or may have been others."""
+        found = self.known(self.case.model)
+        same = found and any(found.mark in entry.fingerprint.get("plugin", "") for entry in self.values.values())
+        return found.defaults if found and same else None
 
     def has_default(self, name: str) -> bool:
         """Tell whether an axis is an option that the case leaves alone, or that its model does not have."""
@@ -82,9 +91,8 @@ class Row:
 
     def text(self, name: str) -> str:
         """Return the value of an axis as a cell."""
-        if self.has_default(name) and name not in (self.knobs(self.case.model) or {name: None}):
-            return MISSING
-        return axis_text(name, self.axis(name))
+        lacking = self.has_default(name) and self.defaults is not None and name not in self.defaults
+        return MISSING if lacking else axis_text(name, self.axis(name))
 
     @property
     def name(self) -> str:
@@ -92,8 +100,8 @@ class Row:
         return " ".join(filter(None, [self.case.model, self.case.size, self.machine]))
 
 
-def rows_of(results: Results, knobs: Callable[[str], Mapping[str, Scalar] | None] = unknown) -> list[Row]:
-    """Return one row per case and machine, in the order written; ``knobs`` tells the defaults of a model's options.
+def rows_of(results: Results, known: Callable[[str], Known | None] = unknown) -> list[Row]:
+    """Return one row per case and machine, in the order written; ``known`` tells the defaults of a model's options.
 
     A case that another one reduces to (``for_phase``: the counts of a timed case, the cost of a trained one) is no row
     of its own: its values join every row of the larger case.
@@ -112,7 +120,7 @@ def rows_of(results: Results, knobs: Callable[[str], Mapping[str, Scalar] | None
             if key in (reduced[slug] if slug else anywhere):
                 continue
             parts = [own, *(g[r][1] for r in reductions(case) for g in (cases, shared) if r in g)]
-            leaves.append(Row(case, slug, merged(parts), knobs))
+            leaves.append(Row(case, slug, merged(parts), known))
     return mark_stale(sorted(leaves, key=lambda row: min((e.order for e in row.values.values()), default=0)))
 
 
@@ -175,7 +183,7 @@ def of_model(row: Row) -> tuple[Any, ...]:
 
 
 def of_options(row: Row) -> tuple[Any, ...]:
-    return row.case.model, *sorted(row.case.options.items())
+    return row.case.model, "options", *sorted(row.case.options.items())
 
 
 def own(prints: Mapping[str, str]) -> dict[str, str]:
@@ -224,7 +232,7 @@ def axes_of(found: Sequence[Row]) -> list[str]:
 
 def fits(row: Row, name: str, wanted: Scalar | list[Scalar]) -> bool:
     """Tell whether an axis has the wanted value, or one of them. ``default`` stands for an option left alone."""
-    actual, default = row.axis(name), row.has_default(name)
+    actual, default = row.axis(name), row.has_default(name) and row.text(name) != MISSING
     choices = wanted if isinstance(wanted, list) else [wanted]
     return any((default and choice in (None, "default")) or same(name, actual, choice) for choice in choices)
 
@@ -296,7 +304,8 @@ def constant_axes(found: Sequence[Row], shown: Sequence[str]) -> list[str]:
     """Return the axes that are the same in all rows, as ``batch_size 1``."""
     texts = []
     for name in axes_of(found):
-        values = {row.text(name) for row in found if row.axis(name) is not None}
+        # An option that some models lack is not the same in all rows; an axis without a meaning in some is.
+        values = {row.text(name) for row in found if name not in AXES or row.axis(name) is not None}
         if name not in shown and name != "machine" and len(values) == 1:
             texts.append(f"{name} {values.pop()}")
     return texts
@@ -370,10 +379,11 @@ def load_records(folder: str | Path) -> pd.DataFrame:
     """
     import pandas as pd
 
+    from zoo.plan import known_options
     from zoo.registry import installed
     from zoo.store import load
 
-    found = rows_of(load(Path(folder)), installed().knobs)
+    found = rows_of(load(Path(folder)), partial(known_options, installed()))
     names = list(dict.fromkeys(name for row in found for name in row.values))
     return pd.DataFrame([frame_row(row, axes_of(found), names) for row in found])
 

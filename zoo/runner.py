@@ -23,9 +23,9 @@ from zoo.pool import Pool
 from zoo.progress import Reporter
 from zoo.record import FAILURES, CaseRecord, ComparisonRecord, MachineRecord
 from zoo.registry import Registry
-from zoo.schema import Group, Limits, Suite
+from zoo.schema import Group, Limits, ModelEntry, Suite
 from zoo.session import Session, now
-from zoo.spec import Scalar
+from zoo.spec import Scalar, read_layer
 from zoo.store import Store
 from zoo.suite import SuiteFile, read_suite
 from zoo.task import TIMM
@@ -55,7 +55,7 @@ class Request:
     ``data`` are folders that tasks look for their data in, ``weights`` the files that models begin from, by name,
     ``recipe`` what they are trained by instead of the suite's. ``retry`` runs again what was out of memory or time,
     ``fresh`` measures again what is kept. What would not end within ``stop_after`` seconds, were it as long as the
-    longest so far or as its recipe trains, is left for the next run; the first is begun in any case.
+    longest so far or as its recipe trains, is left for the next run.
     """
 
     suite: str | SuiteFile
@@ -179,7 +179,9 @@ def compare(versus: Versus, reporter: Reporter) -> tuple[ComparisonRecord, Machi
 
 def one_case(versus: Versus, registry: Registry, name: str) -> Planned:
     """Return the one case of a model in a comparison. ZooError when there are several, or none that is legal."""
-    group = Group(models=[name], axes=dict(versus.axes), metrics=[versus.metric])
+    base, options = read_layer(name)
+    entry = ModelEntry(name=base, options=options)
+    group = Group(models=[entry], axes=dict(versus.axes), metrics=[versus.metric])
     file = SuiteFile("compare", Path("zoo compare"), Suite.model_validate({"schema": 1, "groups": [group]}), {})
     choice = Choice(threads=environment.usable_cores())
     found = [replace(item, limits=versus.limits) for item in expand(file, registry, choice)]
@@ -212,7 +214,7 @@ def execute(
         for works, found in started:
             begins = time.monotonic()
             least = max(longest, training_seconds(works))
-            if stop_after is not None and number > 1 and begins - began + least > stop_after:
+            if stop_after is not None and begins - began + least > stop_after:
                 return
             reporter.started(number, works[0])
             records: dict[int, list[CaseRecord]] = {id(work): [] for work in works}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.conditions import MUCH_BUSY, MUCH_STEAL
 from zoo.errors import BadRecords
-from zoo.metrics import BETWEEN, CONVENTIONS, CONVERTIBLE, METRICS, follows, is_timed
+from zoo.metrics import BETWEEN, CONVENTIONS, CONVERTIBLE, LATE, METRICS, follows, is_timed
 from zoo.pareto import front, higher_is_better
 from zoo.record import MachineRecord, Value
 from zoo.rows import (
@@ -553,19 +553,31 @@ def condition_lines(found: Sequence[Row], metrics: Sequence[str]) -> Iterator[st
     if stolen:
         most = max(share for _, share in stolen)
         yield f"Timed while the host took up to {most:.0%} of the cores' time: {names_of(stolen)}."
-    yield from gpu_lines([(row.name, e.value) for row in found for m, e in row.values.items() if m in metrics])
+    if any(may_be_low(e.value) for row in found for m, e in row.values.items() if m in metrics):
+        most = LATE / 2**20
+        yield f"Peaks by the process's mark may be up to {most:.2g} MiB higher: the kernel counts pages late."
+    machines = sorted({row.machine for row in found})
+    for machine in machines:
+        mine = [row for row in found if row.machine == machine]
+        where = f" of {machine}" if len(machines) > 1 else ""
+        yield from gpu_lines([(r.name, e.value) for r in mine for m, e in r.values.items() if m in metrics], where)
 
 
-def gpu_lines(values: Sequence[tuple[str, Value]]) -> Iterator[str]:
-    """Yield what a GPU's clock was while these were measured, what held it down, and how memory was predicted."""
+def may_be_low(value: Value) -> bool:
+    """Tell whether a peak may be too low by more than a fiftieth of it."""
+    return value.convention == "VmHWM" and value.value is not None and value.value < 50 * LATE
+
+
+def gpu_lines(values: Sequence[tuple[str, Value]], where: str) -> Iterator[str]:
+    """Yield what one GPU's clock was while these were measured, what held it down, and how memory was predicted."""
     seen = [(name, told) for name, value in values if (told := value.detail.get("conditions"))]
     clocks = [clock for _, told in seen for clock in told.get("sm_clock") or ()]
     if clocks:
         full = max((told["full_clock"] for _, told in seen if told.get("full_clock")), default=None)
-        yield f"GPU clock: {min(clocks)} to {max(clocks)} MHz" + (f", of at most {full}." if full else ".")
+        yield f"GPU clock{where}: {min(clocks)} to {max(clocks)} MHz" + (f", of at most {full}." if full else ".")
     for reason in sorted({reason for _, told in seen for reason in told.get("reasons") or ()}):
         names = dict.fromkeys(name for name, told in seen if reason in (told.get("reasons") or ()))
-        yield f"GPU clock held down by {reason}: {listed([*names])}."
+        yield f"GPU clock{where} held down by {reason}: {listed([*names])}."
     discarded = sum(value.detail.get("discarded", {}).get("requests", 0) for _, value in values)
     if discarded:
         yield f"Requests for samples that were thrown away and made again: {discarded}."

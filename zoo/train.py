@@ -229,7 +229,9 @@ class Training:
                 self.look()  # waits for the device, which is time of the training
             self.seconds += time.monotonic() - began
             if self.waiting and self.points() > before:
+                began = time.monotonic()
                 self.look()
+                self.seconds += time.monotonic() - began
             if self.points() > before:
                 self.mark()
             if not self.waiting and self.points() < CURVE_POINTS:

@@ -455,6 +455,8 @@ class Job:
 
     def predicted_on_device(self) -> dict[str, int | str]:
         """Return the peak by fake tensors of the case's device, or why there is none, which costs no measurement."""
+        if self.case.compile is not None:
+            return {"unpredicted": "what the compiler makes of it is not known before"}
         try:
             return {"predicted": self.predict_peak(self.driver.device).peak}
         except Exception as error:

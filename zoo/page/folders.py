@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from zoo import store
 from zoo.errors import BadRecords, ZooError
+from zoo.plan import known_options
 from zoo.registry import installed
 from zoo.resources import suites
 from zoo.rows import Row, rows_of
@@ -56,7 +58,7 @@ def read_folders(root: Path, tell: Tell) -> list[Folder]:
         tell(f"reading {folder}")
         results = store.read_files(files)
         label = name if names.count(name) == 1 else str(folder.relative_to(root))
-        rows = tuple(rows_of(results, installed().knobs))
+        rows = tuple(rows_of(results, partial(known_options, installed())))
         folders.append(Folder(folder, name, label, results, rows, *known_suite(name)))
     return folders
 
