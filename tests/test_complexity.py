@@ -164,7 +164,7 @@ def test_a_layer_that_is_registered_no_longer_is_a_row_that_says_so() -> None:
     known = installed()
     less = replace(known, layers={k: v for k, v in known.layers.items() if k != "self_attention"})
     table = make(attention(), registry=less)
-    assert table.notes == ("self_attention: no plugin has a layer of this name any more",)
+    assert table.notes == ("self_attention: no plugin that is loaded has a layer of this name",)
     assert len(table.rows[0]) == len(table.columns)
 
 

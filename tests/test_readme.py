@@ -57,6 +57,7 @@ def test_plugin_of_the_readme_is_ten_lines_and_joins_the_built_ins_in_one_table(
         """
     done = zoo("run", str(suite_file(text)), "--plugin", "tiny_conv.py")
     assert done.returncode == 0, done.stderr
+    assert "has a model of this name" not in done.stdout
     with (tmp_path / "runs" / "mine" / "both.csv").open() as lines:
         rows = {row["model"]: row for row in csv.DictReader(lines)}
     assert set(rows) == {"vit_nano", "tiny_conv"}

@@ -148,7 +148,7 @@ def test_a_model_that_is_registered_no_longer_is_noted() -> None:
     results = rows_of(Results((found("here", macs=1), found("gone", macs=2))))
     made = make_table(TableSpec(title="T", columns=["model", "macs"]), results, known=lambda model: model == "here")
     assert column(made, "model") == ["here", "gone [1]"]
-    assert made.notes == ("no plugin has a model of this name any more",)
+    assert made.notes == ("no plugin that is loaded has a model of this name",)
 
 
 def test_a_half_written_record_is_told_and_the_rest_is_printed(tmp_path: Path) -> None:

@@ -585,6 +585,7 @@ def run(
 ) -> None:
     """Run SUITE, a name or a YAML file, then print and save its tables. What is kept is not measured again."""
     from zoo import progress, report, runner
+    from zoo.registry import using
 
     axes = parse_settings(settings) | ({"device": [device]} if device else {})
     file = suite_with(suite, images)
@@ -609,9 +610,10 @@ def run(
         return
     with progress.make_reporter() as reporter:
         outcome = runner.run_request(request, reporter)
-    made = report.Report(outcome.plan.file, outcome.folder)
-    print_tables(made, "terminal")
-    written = made.write()
+    with using(outcome.registry):
+        made = report.Report(outcome.plan.file, outcome.folder)
+        print_tables(made, "terminal")
+        written = made.write()
     for problem in made.undrawn:
         click.echo(f"zoo: not drawn: {problem}", err=True)
     if written:

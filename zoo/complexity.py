@@ -166,7 +166,7 @@ def cells_of(
     try:
         spec, model = registry.layer(layer.layer), registry.model(layer.layer)
     except UnknownName:
-        why = notes.number(f"{layer.layer}: no plugin has a layer of this name any more")
+        why = notes.number(f"{layer.layer}: no plugin that is loaded has a layer of this name")
         yield from [Cell(MISSING, notes=(why,)), *[Cell(MISSING)] * (len(COLUMNS) - 2 + len(TIMED))]
         return
     found = Measured(layer, spec, int(model.knobs["width"] or 0), own)

@@ -33,11 +33,15 @@ from zoo.task import TIMM
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run did; ``items`` are all its cases, ``left`` is how many it did not begin, for want of time."""
+    """What a run did; ``items`` are all its cases, ``left`` is how many it did not begin, for want of time.
+
+    ``registry`` holds the single-file plugins that took part, too.
+    """
 
     plan: Plan
     folder: Path
     records: tuple[CaseRecord, ...]
+    registry: Registry
     left: int = 0
     items: tuple[Planned, ...] = ()
 
@@ -96,7 +100,7 @@ def run_request(request: Request, reporter: Reporter) -> Outcome:
             forget_trainings(plan, prints, store)
         done = list(execute(plan, prints, store, reporter, request.stop_after))
         left = len(plan.work) - len({id(work) for work, _ in done})
-        return Outcome(plan, store.folder, tuple(record for _, record in done), left, tuple(items))
+        return Outcome(plan, store.folder, tuple(record for _, record in done), registry, left, tuple(items))
 
 
 def forget_trainings(plan: Plan, prints: Prints, store: Store) -> None:

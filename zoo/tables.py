@@ -235,7 +235,7 @@ class Body:
 
 
 FRONT = "●"
-GONE = "no plugin has a model of this name any more"
+GONE = "no plugin that is loaded has a model of this name"
 
 
 def column_convention(name: str, groups: Sequence[Mapping[str, Row]]) -> str:
