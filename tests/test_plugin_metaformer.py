@@ -363,7 +363,7 @@ def test_the_model_of_sequences_conforms():
     [
         ("self_atention", r"there is no layer named 'self_atention'; did you mean self_attention"),
         ("conv1d:kernel=5", "layer conv1d has no option 'kernel'; its options: kernel_size"),
-        ("conv1d:kernel_size", "'kernel_size' in the layer 'conv1d:kernel_size' is no option"),
+        ("conv1d:kernel_size", "'kernel_size' in 'conv1d:kernel_size' is no option"),
         ("conv1d:kernel_size=4", "the kernel_size of conv1d is 4; expected an odd whole number"),
         ("self_attention:heads=5", "self_attention cannot have 5 heads at width 64"),
     ],
