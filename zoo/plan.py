@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -45,12 +46,17 @@ class Known:
     mark: str
 
 
-def known_options(registry: Registry, name: str) -> Known | None:
-    """Return what is known of a model's options; None for a name that is gone, and for those of a foreign zoo."""
-    if registry.is_layer(name):
-        return Known(registry.model(name).knobs, digest(dict(registry.layers[name].knobs)))
-    spec = registry.models.get(name)
-    return Known(spec.knobs, spec_digest(spec)) if spec else None
+def known_options(registry: Registry) -> Callable[[str], Known | None]:
+    """Return what tells the options of a model; None for a name that is gone, and for those of a foreign zoo."""
+
+    @functools.cache
+    def known(name: str) -> Known | None:
+        if registry.is_layer(name):
+            return Known(registry.model(name).knobs, digest(dict(registry.layers[name].knobs)))
+        spec = registry.models.get(name)
+        return Known(spec.knobs, spec_digest(spec)) if spec else None
+
+    return known
 
 
 def spec_digest(spec: ModelSpec) -> str:

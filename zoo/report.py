@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -40,7 +39,7 @@ class Report:
         self.undrawn: list[str] = []
         quotes = any(spec.kind == "published" for spec in file.suite.tables)
         found = store.Results() if quotes and not any(folder.rglob("*.jsonl")) else store.load(folder)
-        self.rows, self.warnings = rows_of(found, partial(known_options, installed())), found.warnings
+        self.rows, self.warnings = rows_of(found, known_options(installed())), found.warnings
         self.tables, self.problems = each(file.suite.tables, lambda spec: table_of(spec, file, self.rows, installed()))
 
     def rendered(self, form: formats.Format) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -383,7 +382,7 @@ def load_records(folder: str | Path) -> pd.DataFrame:
     from zoo.registry import installed
     from zoo.store import load
 
-    found = rows_of(load(Path(folder)), partial(known_options, installed()))
+    found = rows_of(load(Path(folder)), known_options(installed()))
     names = list(dict.fromkeys(name for row in found for name in row.values))
     return pd.DataFrame([frame_row(row, axes_of(found), names) for row in found])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from zoo import store
@@ -53,12 +52,12 @@ def read_folders(root: Path, tell: Tell) -> list[Folder]:
     if not any(found.values()) and not any(quotes(folder.resolve().name) for folder in found):
         raise BadRecords(f"there are no records in {root}; zoo run SUITE writes them")
     names = [folder.resolve().name for folder in found]
-    folders = []
+    folders, known = [], known_options(installed())
     for (folder, files), name in zip(found.items(), names, strict=True):
         tell(f"reading {folder}")
         results = store.read_files(files)
         label = name if names.count(name) == 1 else str(folder.relative_to(root))
-        rows = tuple(rows_of(results, partial(known_options, installed())))
+        rows = tuple(rows_of(results, known))
         folders.append(Folder(folder, name, label, results, rows, *known_suite(name)))
     return folders
 
