@@ -143,17 +143,21 @@ def test_a_capture_comes_after_calls_on_a_side_stream(log: list[str]) -> None:
     assert log[-1] == "replay"
 
 
+class FailingGraph:
+    """A capture that fails at its end, as torch's does after an error within."""
+
+    def __init__(self, log: list[str]) -> None:
+        self.log = log
+
+    def __enter__(self) -> None:
+        self.log.append("capturing")
+
+    def __exit__(self, *_: object) -> None:
+        raise RuntimeError("capture was invalidated")
+
+
 def test_a_capture_that_fails_says_what_went_wrong_first(log: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    class Graph:
-        """Fails at its end, as torch's does after an error within."""
-
-        def __enter__(self) -> None:
-            log.append("capturing")
-
-        def __exit__(self, *_: object) -> None:
-            raise RuntimeError("capture was invalidated")
-
-    monkeypatch.setattr(torch.cuda, "graph", lambda graph: Graph())
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph: FailingGraph(log))
 
     def call() -> None:
         if log[-1] == "capturing":
@@ -176,16 +180,7 @@ def test_a_capture_without_memory_is_out_of_memory(log: list[str]) -> None:
 def test_memory_that_ends_in_a_capture_is_out_of_memory_whatever_the_end_of_it_says(
     log: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Graph:
-        """Fails at its end, as torch's does after an error within."""
-
-        def __enter__(self) -> None:
-            log.append("capturing")
-
-        def __exit__(self, *_: object) -> None:
-            raise RuntimeError("capture was invalidated")
-
-    monkeypatch.setattr(torch.cuda, "graph", lambda graph: Graph())
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph: FailingGraph(log))
 
     def call() -> None:
         if log[-1] == "capturing":
