@@ -40,6 +40,19 @@ def test_a_chain_of_linear_layers_holds_two_neighbours() -> None:
     assert found.activations == F32 * 10 * (32 + 128)
 
 
+def test_on_another_device_a_model_takes_that_ones_branch_and_the_cpus_scratch_is_left_out() -> None:
+    cuda = torch.device("cuda")  # which is not there, and need not be
+    # A CPU copies a transposed input for a softmax.
+    softmax = lambda: Lambda(lambda x: x.t().softmax(-1))  # noqa: E731
+    assert predict_peak(softmax, images(10, 8), device=cuda) == Prediction(F32 * (80 + 80), 0, F32 * 80)
+    assert predict_peak(softmax, images(10, 8)) == Prediction(F32 * (80 + 160), 0, F32 * 80)
+    branch = lambda: Lambda(lambda x: x + 1 if x.is_cuda else x.repeat(3, 1))  # noqa: E731
+    assert [predict_peak(branch, images(10, 8), device=d).activations for d in (cuda, torch.device("cpu"))] == [
+        F32 * 80,
+        F32 * 240,
+    ]
+
+
 def test_an_input_that_stays_in_use_counts_once() -> None:
     found = predict_peak(lambda: Lambda(lambda x: x + x.view(-1).view(10, 8)), images(10, 8))
     assert found == Prediction(F32 * (80 + 80), 0, F32 * 80)

@@ -580,12 +580,12 @@ def gpu_lines(values: Sequence[tuple[str, Value]], where: str) -> Iterator[str]:
         yield f"GPU clock{where} held down by {reason}: {listed([*names])}."
     discarded = sum(value.detail.get("discarded", {}).get("requests", 0) for _, value in values)
     if discarded:
-        yield f"Requests for samples that were thrown away and made again: {discarded}."
+        yield f"Requests for samples{where} that were thrown away and made again: {discarded}."
     large = [(v.detail["predicted"], v) for _, v in values if v.value and v.value >= LARGE and "predicted" in v.detail]
     if large:
         shares = sorted(predicted / (v.value - v.detail["workspaces"]) for predicted, v in large if v.value)
         between = f"{shares[0]:.3f} to {shares[-1]:.3f}" if len(shares) > 1 else f"{shares[0]:.3f}"
-        yield f"Predicted peaks: {between} times the {len(shares)} above 500 MB, less cuBLAS's workspaces."
+        yield f"Predicted peaks{where}: {between} times the {len(shares)} above 500 MB, less cuBLAS's workspaces."
 
 
 def names_of(pairs: Iterable[tuple[str, float]]) -> str:
